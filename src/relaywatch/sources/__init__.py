@@ -1,0 +1,1 @@
+"""One file per telemetry format: bytes in, canonical tables out. Knows the model, nothing else."""
