@@ -1,0 +1,302 @@
+"""The canonical tables as files: Parquet, one table a file, and NDJSON, one record a line.
+
+Every record keeps the source and position of the telemetry that it was first read from.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from relaywatch.model.errors import SourceError
+from relaywatch.model.quarantine import Quarantine
+from relaywatch.model.schemas import TABLES, TEXT, Direction, Observability, SignalKind
+from relaywatch.model.tables import Batch, TableName
+from relaywatch.sources.columns import LAST_SECOND
+from relaywatch.sources.lines import blocks, shown
+from relaywatch.sources.reading import Head, Reading
+
+ROWS: Final = 65_536
+PROBED_LINES: Final = 20
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_NAMES: Final[tuple[TableName, ...]] = ("flows", "volumes", "signals", "inventory")
+_HIGHEST: Final = {
+    "direction_id": max(Direction),
+    "direction_observability": max(Observability),
+    "hostname_observability": max(Observability),
+    "bytes_observability": max(Observability),
+    "observability": max(Observability),
+    "kind": max(SignalKind),
+}
+_COUNTS: Final = (
+    "bytes_out",
+    "bytes_in",
+    "wire_bytes_out",
+    "wire_bytes_in",
+    "packets_out",
+    "packets_in",
+    "duration_us",
+)
+
+
+def required_columns(table: TableName) -> frozenset[str]:
+    """The columns of a canonical table that may not be null."""
+    return frozenset(field.name for field in TABLES[table] if not field.nullable)
+
+
+def table_of(columns: frozenset[str]) -> TableName | None:
+    """The canonical table that a file with these columns holds: the one with the most required columns, all present."""
+    fitting = [table for table in _NAMES if required_columns(table) <= columns]
+    return max(fitting, key=lambda table: len(required_columns(table)), default=None)
+
+
+class CanonicalParquet:
+    """A canonical table as Parquet. Missing nullable columns are null, other columns are ignored.
+
+    Parquet ends with its index, so the file itself is opened, not the stream.
+    """
+
+    name: ClassVar[str] = "canonical-parquet"
+
+    @staticmethod
+    def fits(head: Head) -> bool:
+        """Parquet with a canonical table's columns; also a damaged Parquet file, so that reading it says so."""
+        if not head.content.startswith(b"PAR1"):
+            return False
+        try:
+            return table_of(frozenset(pq.read_schema(head.path).names)) is not None
+        except (OSError, pa.ArrowException):
+            return True
+
+    def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
+        """Batches of the table in file order; rows that do not fit the schema go to quarantine by row number."""
+        row = 1
+        try:
+            with pq.ParquetFile(path, read_dictionary=_text_columns()) as file:
+                table = table_of(frozenset(file.schema_arrow.names))
+                if table is None:
+                    raise SourceError(
+                        path, "holds no canonical table.", remedy="Its columns must be those of docs/telemetry."
+                    )
+                columns = [name for name in TABLES[table].names if name in file.schema_arrow.names]
+                size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
+                for rows in file.iter_batches(ROWS, columns=columns):
+                    yield _fitted(table, rows, row, path, reading.quarantine)
+                    row += rows.num_rows
+                    share = size * (row - 1) // rows_in_all
+                    reading.progress(share - told)
+                    told = share
+        except (OSError, pa.ArrowException) as error:
+            raise SourceError(
+                path, f"damaged Parquet ({shown(error)}).", position=f"row {row}", remedy="Write the file again."
+            ) from error
+
+
+def _text_columns() -> list[str]:
+    return sorted({field.name for schema in TABLES.values() for field in schema if field.type == TEXT})
+
+
+def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:
+    """The rows in the canonical schema, without those that do not fit."""
+    schema = TABLES[table]
+    columns, good, reasons = [], np.ones(rows.num_rows, np.bool_), {}
+    for field in schema:
+        index = rows.schema.get_field_index(field.name)
+        if index < 0:
+            columns.append(pa.nulls(rows.num_rows, field.type))
+            continue
+        values, unfit = _cast(rows.column(index), field, path)
+        for i in np.flatnonzero(unfit & good).tolist():
+            reasons[i] = f"{field.name} does not fit {field.type}, or is missing"
+        good &= ~unfit
+        columns.append(values)
+    for i, reason in sorted(reasons.items()):
+        quarantine.add(str(path), f"row {first_row + i}", reason)
+    if reasons:
+        columns = [values.filter(pa.array(good)) for values in columns]
+    fitted = pa.RecordBatch.from_arrays(columns, schema=schema)
+    fitted.validate(full=True)
+    return Batch(table, fitted)
+
+
+def _cast(values: pa.Array, field: pa.Field, path: Path) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
+    """The values in the field's type, and which of them do not fit it (these are null)."""
+    try:
+        cast = _cast_all(values, field.type)
+    except pa.ArrowNotImplementedError as error:
+        raise SourceError(path, f"{field.name} is {values.type}, which cannot become {field.type}.") from error
+    except pa.ArrowInvalid:
+        cast = pa.concat_arrays(_cast_halves(values, field.type))
+    unfit = np.asarray(pc.and_(pc.is_valid(values), pc.is_null(cast))) | _out_of_range(cast, field.name)
+    if not field.nullable:
+        unfit |= np.asarray(pc.is_null(cast))
+    return cast, unfit
+
+
+def _cast_all(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    if values.type == kind:
+        return values
+    if pa.types.is_dictionary(kind):
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
+        return values.cast(pa.string()).dictionary_encode()
+    return values.cast(options=pc.CastOptions(target_type=kind, allow_time_truncate=True))
+
+
+def _cast_halves(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
+    """Casts what can be cast, and gives null for the single values that cannot."""
+    try:
+        return [_cast_all(values, kind)]
+    except pa.ArrowInvalid:
+        if len(values) == 1:
+            return [pa.nulls(1, kind)]
+        half = len(values) // 2
+        return [*_cast_halves(values.slice(0, half), kind), *_cast_halves(values.slice(half), kind)]
+
+
+def _out_of_range(values: pa.Array, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which values are outside what the column can mean; nulls are inside."""
+    if pa.types.is_timestamp(values.type):
+        values = values.cast(pa.int64())
+        outside = pc.or_(pc.less(values, 0), pc.greater(values, LAST_SECOND * 1_000_000))
+    elif name in _HIGHEST:
+        outside = pc.greater(values, int(_HIGHEST[name]))
+    elif name in _COUNTS:
+        outside = pc.less(values, 0)
+    else:
+        return np.zeros(len(values), np.bool_)
+    return np.asarray(pc.fill_null(outside, pa.scalar(value=False)))
+
+
+class CanonicalNdjson:
+    """Canonical records as JSON lines: {"table": "flows", ...columns}; times RFC 3339 or whole microseconds."""
+
+    name: ClassVar[str] = "canonical-ndjson"
+
+    @staticmethod
+    def fits(head: Head) -> bool:
+        """One of the first lines is a JSON object that names a canonical table and a device."""
+        lines = head.content.split(b"\n", PROBED_LINES)[:PROBED_LINES]
+        return any(line.startswith(b"{") and b'"table"' in line and _table_record(line) is not None for line in lines)
+
+    def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
+        """Batches by table; lines that are no record go to quarantine by line number."""
+        for block in blocks(stream, path, reading.quarantine):
+            records: dict[TableName, list[dict[str, Any]]] = {}
+            for number, line in block.lines():
+                if not line.strip():
+                    continue
+                try:
+                    table, values = _record(line)
+                except ValueError as error:
+                    reading.quarantine.add(str(path), f"line {number}", str(error))
+                    continue
+                records.setdefault(table, []).append(values)
+            for table, rows in records.items():
+                arrays = [pa.array([row[f.name] for row in rows], _plain(f.type)).cast(f.type) for f in TABLES[table]]
+                yield Batch(table, pa.RecordBatch.from_arrays(arrays, schema=TABLES[table]))
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    if pa.types.is_dictionary(kind):
+        return pa.string()
+    return pa.int64() if pa.types.is_timestamp(kind) else kind
+
+
+def _reject_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _table_record(line: bytes) -> tuple[TableName, dict[str, Any]] | None:
+    try:
+        record = json.loads(line, parse_constant=_reject_constant)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(record, dict) or "device_uid" not in record:
+        return None
+    table = next((name for name in _NAMES if name == record.get("table")), None)
+    return None if table is None else (table, record)
+
+
+def _record(line: bytes) -> tuple[TableName, dict[str, Any]]:
+    """A line's table and its columns. Raises ValueError with the reason where it is no canonical record."""
+    found = _table_record(line)
+    if found is None:
+        raise ValueError("no JSON object that names a canonical table and a device")
+    table, record = found
+    values: dict[str, Any] = {}
+    for name, nullable, convert in _CONVERTERS[table]:
+        value = record.get(name)
+        if value is None:
+            if not nullable:
+                raise ValueError(f"{name} is missing")
+            values[name] = None
+            continue
+        try:
+            values[name] = convert(value)
+        except (ValueError, TypeError, OverflowError):
+            raise ValueError(f"{name}: {shown(value)} is not a valid value") from None
+    return table, values
+
+
+def _as_text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    value.encode()  # a lone surrogate is no text
+    return value
+
+
+def _as_bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _as_float(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise TypeError
+    return float(value)
+
+
+def _as_instant(value: object) -> int:
+    if isinstance(value, str):
+        moment = datetime.fromisoformat(value)
+        if moment.tzinfo is None:
+            raise ValueError
+        value = (moment - _EPOCH) // timedelta(microseconds=1)
+    return _whole(value, 0, LAST_SECOND * 1_000_000)
+
+
+def _whole(value: object, lowest: int, highest: int) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
+        raise ValueError
+    return value
+
+
+def _converter(field: pa.Field) -> Callable[[Any], Any]:
+    """How a JSON value becomes a value of the column; raises where it does not fit."""
+    if field.type == TEXT:
+        return _as_text
+    if pa.types.is_boolean(field.type):
+        return _as_bool
+    if pa.types.is_floating(field.type):
+        return _as_float
+    if pa.types.is_timestamp(field.type):
+        return _as_instant
+    signed = pa.types.is_signed_integer(field.type)
+    bits = field.type.bit_width - signed
+    lowest = -(2**bits) if signed and field.name not in _COUNTS else 0
+    highest = int(_HIGHEST.get(field.name, 2**bits - 1))
+    return lambda value: _whole(value, lowest, highest)
+
+
+_CONVERTERS: Final = {table: [(f.name, f.nullable, _converter(f)) for f in TABLES[table]] for table in _NAMES}

@@ -1,0 +1,15 @@
+"""Every reader there is, in the order in which they are asked. A new format is one file and one line here."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from relaywatch.sources.canonical import CanonicalNdjson, CanonicalParquet
+from relaywatch.sources.lab import LabFleet, LabTrace
+from relaywatch.sources.reading import FileReader, FolderReader
+
+FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet())
+"""Formats of several files that belong together; asked first, each claims its files."""
+
+FILE_READERS: Final[tuple[FileReader, ...]] = (CanonicalParquet(), CanonicalNdjson())
+"""Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""
