@@ -81,13 +81,14 @@ class CanonicalParquet:
         """Batches of the table in file order; rows that do not fit the schema go to quarantine by row number."""
         row = 1
         try:
-            with pq.ParquetFile(path, read_dictionary=_text_columns()) as file:
-                table = table_of(frozenset(file.schema_arrow.names))
-                if table is None:
-                    raise SourceError(
-                        path, "holds no canonical table.", remedy="Its columns must be those of docs/telemetry."
-                    )
-                columns = [name for name in TABLES[table].names if name in file.schema_arrow.names]
+            stored = pq.read_schema(path)
+            present = frozenset(stored.names)
+            table = table_of(present)
+            if table is None:
+                raise SourceError(path, "holds no canonical table.", remedy="Name its columns as the schema does.")
+            columns = [field.name for field in TABLES[table] if field.name in present]
+            texts = [n for n in columns if TABLES[table].field(n).type == TEXT and _holds_text(stored.field(n))]
+            with pq.ParquetFile(path, read_dictionary=texts) as file:
                 size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
                 for rows in file.iter_batches(ROWS, columns=columns):
                     yield _fitted(table, rows, row, path, reading.quarantine)
@@ -101,8 +102,9 @@ class CanonicalParquet:
             ) from error
 
 
-def _text_columns() -> list[str]:
-    return sorted({field.name for schema in TABLES.values() for field in schema if field.type == TEXT})
+def _holds_text(field: pa.Field) -> bool:
+    kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
 
 
 def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:

@@ -7,9 +7,16 @@ from typing import Final
 from relaywatch.sources.canonical import CanonicalNdjson, CanonicalParquet
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.reading import FileReader, FolderReader
+from relaywatch.sources.zeek import ZeekConn, ZeekFolder, ZeekNames, ZeekSocks
 
-FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet())
+FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder())
 """Formats of several files that belong together; asked first, each claims its files."""
 
-FILE_READERS: Final[tuple[FileReader, ...]] = (CanonicalParquet(), CanonicalNdjson())
+FILE_READERS: Final[tuple[FileReader, ...]] = (
+    CanonicalParquet(),
+    CanonicalNdjson(),
+    ZeekConn(),
+    ZeekSocks(),
+    ZeekNames(),
+)
 """Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""
