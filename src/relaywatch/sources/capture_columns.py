@@ -17,11 +17,11 @@ Integers = NDArray[np.int64]
 
 
 def compiled(function: Kernel) -> Kernel:
-    """`function` as machine code, kept on disk between runs where a place for it can be written."""
+    """Compile `function` to machine code, kept on disk between runs where a place for it can be written."""
     try:
-        return cast(Kernel, numba.njit(cache=True, nogil=True)(function))
+        return cast("Kernel", numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # Numba finds no writable place for its cache.
-        return cast(Kernel, numba.njit(nogil=True)(function))
+        return cast("Kernel", numba.njit(nogil=True)(function))
 
 
 class Fault(IntEnum):
@@ -153,7 +153,10 @@ VOLUME: Final = np.dtype(
 )
 """One second of one flow."""
 
-EVENT: Final = np.dtype([("flow_id", "i8"), ("packet", "i4"), ("offset", "u4"), ("kind", "u1"), ("mirrored", "u1"), ("from_src", "u1")], align=True)
+EVENT: Final = np.dtype(
+    [("flow_id", "i8"), ("packet", "i4"), ("offset", "u4"), ("kind", "u1"), ("mirrored", "u1"), ("from_src", "u1")],
+    align=True,
+)
 """Something that naming must look at. packet: index in the batch; from_src: the packet's source is the device."""
 
 

@@ -213,7 +213,7 @@ def transport(
 
 @compiled
 def fragment_key(packet: np.void, identity: int) -> int:
-    """Identifies a fragmented datagram together with its addresses."""
+    """Identify a fragmented datagram, together with its addresses."""
     return (identity << 8) | np.int64(packet.protocol) | (np.int64(1) << 48)
 
 
@@ -232,6 +232,10 @@ def keep_ports(packet: np.void, fragments: Records, identity: int) -> None:
 def recall_ports(packet: np.void, fragments: Records, identity: int) -> None:
     """Ports of a later fragment; zero where the first was not seen. Its TCP flags and sequence are unknown."""
     entry = fragments[identity % len(fragments)]
-    if entry.key == fragment_key(packet, identity) and entry.src_low == packet.src_low and entry.dst_low == packet.dst_low:
+    if (
+        entry.key == fragment_key(packet, identity)
+        and entry.src_low == packet.src_low
+        and entry.dst_low == packet.dst_low
+    ):
         packet.src_port = entry.src_port
         packet.dst_port = entry.dst_port

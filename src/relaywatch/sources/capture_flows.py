@@ -27,7 +27,6 @@ from relaywatch.sources.capture_columns import (
     FLOW,
     VOLUME,
     EventKind,
-    Fault,
     Integers,
     Label,
     Octets,
@@ -103,7 +102,7 @@ class FlowTable:
     _known: Records = field(init=False)
 
     def __post_init__(self) -> None:
-        # Zeroed pages cost no memory before a flow touches them.
+        """Make room; zeroed pages cost no memory before a flow touches them."""
         self.table = np.zeros(self.limit, FLOW)
         self._gaps = no_gaps(self.limit)
         self._free = np.arange(self.limit - 1, -1, -1, dtype=np.int32)
@@ -398,7 +397,7 @@ def remember(high: np.uint64, low: np.uint64, known: Records) -> None:
 
 
 @compiled
-def device_end(packet: np.void, source_began: bool, sight: int, known: Records) -> tuple[bool, bool]:
+def device_end(packet: np.void, source_began: int, sight: int, known: Records) -> tuple[bool, bool]:
     """Whether the packet's source is the device, and whether the flow is to be mirrored."""
     if sight == Sight.PCAPDROID and packet.heading:
         return packet.heading == 2, False
@@ -408,11 +407,11 @@ def device_end(packet: np.void, source_began: bool, sight: int, known: Records) 
     if packet.group:
         return True, False
     if sight == Sight.NETWORK:
-        return source_began, source
+        return bool(source_began), source
     times = known_flows(packet.src_high, packet.src_low, known) - known_flows(packet.dst_high, packet.dst_low, known)
     if times:
         return times > 0, False
-    return source_began or sight == Sight.PCAPDROID, False
+    return bool(source_began or sight == Sight.PCAPDROID), False
 
 
 @compiled
@@ -430,7 +429,7 @@ def begin(
     events: Records,
     known: Records,
 ) -> int:
-    """A new flow for the packet; returns its slot."""
+    """Open a flow for the packet; returns its slot."""
     counters[_FREE] -= 1
     slot = np.int64(free[counters[_FREE]])
     counters[_OPEN] += 1
@@ -475,8 +474,8 @@ def clear(flow: np.void) -> None:
 
 
 @compiled
-def place_ends(packet: np.void, flow: np.void, from_source: bool) -> None:  # noqa: FBT001  a kernel has no keywords
-    """The packet's ends as the flow's local and remote."""
+def place_ends(packet: np.void, flow: np.void, from_source: int) -> None:
+    """Set the packet's ends as the flow's local and remote."""
     flow.protocol = packet.protocol
     if from_source:
         flow.local_high, flow.local_low, flow.local_port = packet.src_high, packet.src_low, packet.src_port
@@ -487,7 +486,7 @@ def place_ends(packet: np.void, flow: np.void, from_source: bool) -> None:  # no
 
 
 @compiled
-def event(kind: int, at: int, offset: int, sent: bool, flow: np.void, counters: Integers, events: Records) -> None:  # noqa: FBT001
+def event(kind: int, at: int, offset: int, sent: int, flow: np.void, counters: Integers, events: Records) -> None:
     """Ask naming to look at a packet."""
     row = events[counters[_EVENTS]]
     counters[_EVENTS] += 1
@@ -537,7 +536,13 @@ def count(
 
 @compiled
 def add_second(
-    packet: np.void, position: int, sent: bool, fresh: int, flow: np.void, counters: Integers, seconds: Records  # noqa: FBT001
+    packet: np.void,
+    position: int,
+    sent: int,
+    fresh: int,
+    flow: np.void,
+    counters: Integers,
+    seconds: Records,
 ) -> None:
     """Add to the flow's interval. A packet stamped just before the interval counts within it."""
     second = packet.time // 1_000_000
@@ -557,7 +562,14 @@ def add_second(
 
 @compiled
 def follow(
-    octets: Octets, packet: np.void, at: int, sent: bool, flow: np.void, gaps: Gaps, counters: Integers, events: Records  # noqa: FBT001
+    octets: Octets,
+    packet: np.void,
+    at: int,
+    sent: int,
+    flow: np.void,
+    gaps: Gaps,
+    counters: Integers,
+    events: Records,
 ) -> int:
     """TCP's part of a packet: opening, closing, new payload bytes (returned), and what names the host."""
     sequence, length = np.int64(packet.sequence), packet.payload_bytes
@@ -591,7 +603,7 @@ def follow(
 
 
 @compiled
-def handshake(packet: np.void, sent: bool, flow: np.void) -> None:  # noqa: FBT001
+def handshake(packet: np.void, sent: int, flow: np.void) -> None:
     """SYN and SYN-ACK: who began, with which number, and whether it was accepted."""
     if not packet.flags & ACK:
         if sent == bool(flow.from_local):
@@ -607,7 +619,14 @@ def handshake(packet: np.void, sent: bool, flow: np.void) -> None:  # noqa: FBT0
 
 @compiled
 def opening(
-    octets: Octets, packet: np.void, at: int, sequence: int, sent: bool, flow: np.void, counters: Integers, events: Records  # noqa: FBT001
+    octets: Octets,
+    packet: np.void,
+    at: int,
+    sequence: int,
+    sent: int,
+    flow: np.void,
+    counters: Integers,
+    events: Records,
 ) -> None:
     """Label a connection by the initiator's first payload, and hand out what may name the host."""
     if flow.asked == 255:
@@ -658,7 +677,13 @@ def stream_label(octets: Octets, packet: np.void) -> tuple[int, int]:
 
 @compiled
 def datagram(
-    octets: Octets, packet: np.void, at: int, sent: bool, flow: np.void, counters: Integers, events: Records  # noqa: FBT001
+    octets: Octets,
+    packet: np.void,
+    at: int,
+    sent: int,
+    flow: np.void,
+    counters: Integers,
+    events: Records,
 ) -> None:
     """Label a UDP flow; hand DNS answers to naming."""
     begin_at = packet.payload

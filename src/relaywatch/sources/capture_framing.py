@@ -127,10 +127,14 @@ class Frames:
         limit = min(LARGEST_CAPTURED, 2 * snaplen) if snaplen else LARGEST_CAPTURED
         packets = np.zeros(BATCH_PACKETS, PACKET)
         while True:
-            self._at, count, status = walk_classic(self._octets, self._at, self._filled, big, fraction, link & 0xFFFF, limit, packets)
+            self._at, count, status = walk_classic(
+                self._octets, self._at, self._filled, big, fraction, link & 0xFFFF, limit, packets
+            )
             yield from self._batch(packets, count)
             if status == LOST:
-                length = int.from_bytes(self._octets[self._at + 8 : self._at + 12].tobytes(), "big" if big else "little")
+                length = int.from_bytes(
+                    self._octets[self._at + 8 : self._at + 12].tobytes(), "big" if big else "little"
+                )
                 self._lose(f"record of {length} captured bytes, more than a capture can hold ({limit})")
                 return
             if status == NEED_MORE and not self._more():
@@ -180,7 +184,9 @@ class Frames:
         kind, length = struct.unpack(mark + "II", head[:8])
         content = self._octets[self._at + 8 : self._at + length - 4].tobytes()
         if kind == _SECTION_TYPE:
-            self.pcapdroid |= any(value.startswith(b"PCAPdroid") for code, value in _options(content[16:], mark) if code == 4)
+            self.pcapdroid |= any(
+                value.startswith(b"PCAPdroid") for code, value in _options(content[16:], mark) if code == 4
+            )
         elif kind == 1:
             self._interface(content, mark, section, interfaces)
         else:
@@ -190,7 +196,9 @@ class Frames:
     def _interface(self, content: bytes, mark: str, section: Integers, interfaces: Integers) -> None:
         number = int(section[1])
         if len(content) < 8 or number >= INTERFACES:
-            self.quarantine.add(str(self.path), f"byte {self._base + self._at}", "an interface description that cannot be used.")
+            self.quarantine.add(
+                str(self.path), f"byte {self._base + self._at}", "an interface description that cannot be used."
+            )
             return
         link, _, snaplen = struct.unpack(mark + "HHI", content[:8])
         options = dict(_options(content[8:], mark))
@@ -214,11 +222,13 @@ class Frames:
                 if len(self.applications) < APPLICATIONS:
                     self.applications.setdefault(uid, Application(uid, package, label, self.read + 1))
                 return
-        self.quarantine.add(str(self.path), f"byte {self._base + self._at}", "a PCAPdroid block whose lengths do not fit.")
+        self.quarantine.add(
+            str(self.path), f"byte {self._base + self._at}", "a PCAPdroid block whose lengths do not fit."
+        )
 
 
 def _options(content: bytes, mark: str) -> Iterator[tuple[int, bytes]]:
-    """The options of a pcapng block, up to the first that does not fit."""
+    """Split off the options of a pcapng block, up to the first that does not fit."""
     at = 0
     while at + 4 <= len(content):
         code, length = struct.unpack(mark + "HH", content[at : at + 4])
@@ -230,14 +240,14 @@ def _options(content: bytes, mark: str) -> Iterator[tuple[int, bytes]]:
 
 @compiled
 def word(octets: Octets, at: int, big: int) -> int:
-    """The unsigned 32-bit number at `at`."""
+    """Read the unsigned 32-bit number at `at`."""
     a, b, c, d = np.int64(octets[at]), np.int64(octets[at + 1]), np.int64(octets[at + 2]), np.int64(octets[at + 3])
     return (a << 24 | b << 16 | c << 8 | d) if big else (d << 24 | c << 16 | b << 8 | a)
 
 
 @compiled
 def half(octets: Octets, at: int, big: int) -> int:
-    """The unsigned 16-bit number at `at`."""
+    """Read the unsigned 16-bit number at `at`."""
     a, b = np.int64(octets[at]), np.int64(octets[at + 1])
     return (a << 8 | b) if big else (b << 8 | a)
 
@@ -246,7 +256,7 @@ def half(octets: Octets, at: int, big: int) -> int:
 def walk_classic(
     octets: Octets, at: int, filled: int, big: int, fraction: int, link: int, limit: int, packets: Records
 ) -> tuple[int, int, int]:
-    """Records from `at`: where the next begins, how many were put into `packets`, and why it stopped."""
+    """Frame records from `at`: where the next begins, how many were put into `packets`, and why it stopped."""
     count = 0
     while count < len(packets):
         if at + 16 > filled:
@@ -346,7 +356,7 @@ def read_block(
 
 @compiled
 def microseconds(ticks: np.uint64, units: int, offset: int) -> int:
-    """A pcapng timestamp as us since epoch; -1 outside 1970 to 9999."""
+    """Turn a pcapng timestamp into us since epoch; -1 outside 1970 to 9999."""
     seconds = np.int64(ticks // np.uint64(units))
     rest = np.int64(ticks % np.uint64(units))
     if seconds > 253_402_300_799 or seconds + offset < 0 or seconds + offset > 253_402_300_799:
@@ -358,7 +368,7 @@ def microseconds(ticks: np.uint64, units: int, offset: int) -> int:
 
 @compiled
 def read_options(octets: Octets, at: int, end: int, big: int, packet: np.void) -> None:
-    """An enhanced packet's direction flags and PCAPdroid's comment u-<uid>."""
+    """Take in an enhanced packet's direction flags and PCAPdroid's comment u-<uid>."""
     while at + 4 <= end:
         code = half(octets, at, big)
         length = half(octets, at + 2, big)
@@ -375,7 +385,7 @@ def read_options(octets: Octets, at: int, end: int, big: int, packet: np.void) -
 
 @compiled
 def decimal(octets: Octets, at: int, end: int) -> int:
-    """A uid in decimal digits; -1 where it is none."""
+    """Read a uid in decimal digits; -1 where it is none."""
     value = 0
     for i in range(at, end):
         if octets[i] < 48 or octets[i] > 57:

@@ -96,7 +96,7 @@ class HostNames:
             self._openings.popitem(last=False)
 
     def take(self, flow: int) -> tuple[str | None, bool]:
-        """The name of a finished flow, and whether it was observed; the flow is then forgotten."""
+        """Give the name of a finished flow, and whether it was observed; the flow is then forgotten."""
         self._openings.pop(flow, None)
         guess = self.inferred.pop(flow, None)
         name = self.observed.pop(flow, None)
@@ -148,7 +148,7 @@ def _numbers(wire: bytes | None) -> Address:
 
 
 def tls_server_name(content: bytes) -> str | None:
-    """The server name that a ClientHello asks for; None where it is incomplete, absent or damaged."""
+    """Find the server name that a ClientHello asks for; None where it is incomplete, absent or damaged."""
     if len(content) < 9 or content[5] != 1 or len(content) < 5 + int.from_bytes(content[3:5], "big"):
         return None
     try:
@@ -162,7 +162,7 @@ def tls_server_name(content: bytes) -> str | None:
 
 
 def http_host(content: bytes) -> str | None:
-    """The Host of a request to an origin; None for a request to a proxy, whose Host names a third party."""
+    """Find the Host of a request to an origin; None for a request to a proxy, whose Host names a third party."""
     if not _ORIGIN_REQUEST.match(content):
         return None
     found = _HOST.search(content[:NAMED_BYTES])

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from relaywatch.model.schemas import INVENTORY, TEXT, Direction, Observability, SignalKind
+from relaywatch.model.schemas import TEXT, Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.capture_columns import Label, Records
 from relaywatch.sources.capture_decode import TCP, UDP
@@ -115,7 +115,7 @@ class Rows:
         )
 
     def inventory(self) -> Batch:
-        """INVENTORY rows: what PCAPdroid said of each uid. A trailer's name is cut to 19 bytes, and names no package."""
+        """INVENTORY rows: what PCAPdroid said of each uid. A trailer's name has 19 bytes at most, and no package."""
         known = [self.applications[uid] for uid in sorted(self.applications) if uid >= 0]
         uids = np.array([entry.uid for entry in known], np.int32)
         return batch(
@@ -196,7 +196,7 @@ def _addresses(rows: Records, end: str) -> pa.DictionaryArray:
 
 
 def address_text(high: int, low: int) -> str:
-    """An address of two 64-bit halves as text."""
+    """Write an address of two 64-bit halves as text."""
     if high == 0 and low >> 32 == _MAPPED:
         return socket.inet_ntop(socket.AF_INET, (low & 0xFFFFFFFF).to_bytes(4, "big"))
     return socket.inet_ntop(socket.AF_INET6, high.to_bytes(8, "big") + low.to_bytes(8, "big"))
@@ -211,7 +211,7 @@ def _label_indices(labels: NDArray[np.uint8]) -> pa.Array:
 
 
 def _established(rows: Records) -> pa.Array:
-    """True: SYN-ACK seen, or payload both ways. False: a TCP connection seen from its SYN without. Null: not seen."""
+    """Tell acceptance. True: SYN-ACK, or payload both ways. False: TCP seen from its SYN, without. Null: not seen."""
     answered = rows["accepted"].astype(bool) | ((rows["bytes_out"] > 0) & (rows["bytes_in"] > 0))
     refused = (rows["protocol"] == TCP) & rows["observed"].astype(bool) & ~answered
     return pa.array(answered, mask=~(answered | refused))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final
 
@@ -141,14 +141,14 @@ class _Capture:
             known[uid] = Application(uid, "", label, part.first + index)
 
     def batches(self, finished: Finished) -> Iterator[Batch]:
-        """What left the table."""
+        """Give what left the table."""
         if len(finished.volumes):
             yield self.rows.volumes(finished.volumes)
         if len(finished.flows):
             yield self.rows.flows(finished.flows)
 
     def closing(self) -> Iterator[Batch]:
-        """What can be said only at the end."""
+        """Give what can be said only at the end."""
         tally, rows, source = self.tally, self.rows, str(self.frames.path)
         if tally.not_ip:
             reason = f"the first of {tally.not_ip} frames that are not IP (ARP and the like): they carry no flow."
@@ -163,7 +163,7 @@ class _Capture:
 
 
 def stem(path: Path) -> str:
-    """The file's name without the suffixes of captures and compression."""
+    """Give the file's name without the suffixes of captures and compression."""
     name = path.name
     while (suffix := Path(name).suffix).lower() in _SUFFIXES:
         name = name[: -len(suffix)]
