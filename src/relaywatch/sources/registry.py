@@ -6,6 +6,8 @@ from typing import Final
 
 from relaywatch.sources.canonical import CanonicalNdjson, CanonicalParquet
 from relaywatch.sources.lab import LabFleet, LabTrace
+from relaywatch.sources.pcap import Pcap
+from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
 from relaywatch.sources.reading import FileReader, FolderReader
 from relaywatch.sources.zeek import ZeekConn, ZeekFolder, ZeekNames, ZeekSocks
 
@@ -13,8 +15,10 @@ FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekF
 """Formats of several files that belong together; asked first, each claims its files."""
 
 FILE_READERS: Final[tuple[FileReader, ...]] = (
+    Pcap(),
     CanonicalParquet(),
     CanonicalNdjson(),
+    PcapdroidCsv(),
     ZeekConn(),
     ZeekSocks(),
     ZeekNames(),
