@@ -1,0 +1,189 @@
+"""Every number behind one verdict, at the terminal: evidence, sum, bridges, settings, gaps, provenance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from relaywatch.model.finding import Evidence, Finding, Leg
+from relaywatch.outputs.text import (
+    VERDICT_TEXT,
+    amount,
+    app_name,
+    defang,
+    endpoint,
+    factor,
+    percent,
+    plural,
+    printable,
+    sentence,
+    signed,
+    size,
+    utc,
+    where,
+)
+
+SHOWN_BRIDGES: Final = 200
+
+
+def explain(finding: Finding, console: Console) -> None:
+    """Print everything that the finding holds about how its verdict came to be."""
+    title = f"{VERDICT_TEXT[finding.verdict]}, {percent(finding.probability)}"
+    console.print(Text.assemble((f"{title}: ", "bold"), f"{app_name(finding)} on {printable(finding.device.uid)}"))
+    console.print(Text(sentence(finding)))
+    console.print(Text(f"finding {printable(finding.finding_id)} by {printable(finding.producer)}", "dim"))
+    sections = (
+        ("Evidence, strongest first", _evidence(finding)),
+        ("The sum", _sum(finding)),
+        ("Bridges", _bridges(finding)),
+        ("Context", _context(finding)),
+        ("Settings", _settings(finding)),
+        ("Not observable", _not_observable(finding)),
+        ("ATT&CK", _attack(finding)),
+        ("Sources", _sources(finding)),
+    )
+    for name, table in sections:
+        if table.row_count:
+            console.print(Text(f"\n{name}", "bold"))
+            console.print(table)
+
+
+def prior_log_odds(finding: Finding) -> float:
+    """Return the log odds before the evidence: the score without its items."""
+    return finding.score - sum(item.log_likelihood_ratio for item in finding.evidence)
+
+
+def _table(*columns: str, numeric: frozenset[str] = frozenset()) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
+    for name in columns:
+        table.add_column(name, justify="right" if name in numeric else "left", no_wrap=name in numeric, overflow="fold")
+    return table
+
+
+def _evidence(finding: Finding) -> Table:
+    table = _table("log LR", "factor", "evidence", numeric=frozenset({"log LR", "factor"}))
+    origins = {use.name: f"{use.name} = {use.value} ({use.origin})" for use in finding.settings}
+    for item in sorted(finding.evidence, key=lambda item: -abs(item.log_likelihood_ratio)):
+        lines = Text("\n").join(_evidence_lines(item, origins))
+        table.add_row(signed(item.log_likelihood_ratio), factor(item.log_likelihood_ratio), lines)
+    return table
+
+
+def _evidence_lines(item: Evidence, origins: dict[str, str]) -> Iterator[Text]:
+    yield Text(printable(item.statement), "bold")
+    value = amount(item.value, item.unit)
+    yield Text(f"{printable(item.kind)}, {printable(item.name)}{f': {value}' if value else ''}")
+    if item.null:
+        yield Text(f"judged against: {printable(item.null)}", "dim")
+    if item.settings:
+        yield Text(f"settings: {printable('; '.join(origins.get(name, name) for name in item.settings))}", "dim")
+    if item.log_sources:
+        yield Text(f"log sources: {printable(', '.join(item.log_sources))}", "dim")
+    if item.records:
+        more = item.record_count - len(item.records)
+        rest = f" and {more:,} more" if more > 0 else ""
+        yield Text(f"records: {', '.join(map(where, item.records))}{rest}", "dim")
+
+
+def _sum(finding: Finding) -> Table:
+    table = _table("step", "log odds", "odds", numeric=frozenset({"log odds", "odds"}))
+    running = prior_log_odds(finding)
+    table.add_row("prior: before any evidence", signed(running), f"{math.exp(min(running, 700)):.3g}")
+    for item in finding.evidence:
+        running += item.log_likelihood_ratio
+        name = f"{signed(item.log_likelihood_ratio)}  {printable(item.kind)}, {printable(item.name)}"
+        table.add_row(Text(name), signed(running), f"{math.exp(min(running, 700)):.3g}")
+    table.add_section()
+    table.add_row("score", signed(finding.score), f"{math.exp(min(finding.score, 700)):.3g}")
+    plain = 1 / (1 + math.exp(-max(min(finding.score, 700.0), -700.0)))
+    calibrated = "" if abs(plain - finding.probability) < 0.001 else f", calibrated from {percent(plain)}"
+    table.add_row(f"probability {percent(finding.probability)}{calibrated}", "", "")
+    return table
+
+
+def _bridges(finding: Finding) -> Table:
+    numeric = frozenset({"lag s", "up", "down", "log LR"})
+    table = _table("client leg", "target leg", "lag s", "up", "down", "log LR", numeric=numeric)
+    known = [
+        bridge
+        for bridge in finding.bridge_list
+        if 0 <= bridge.client < len(finding.client_legs) and 0 <= bridge.target < len(finding.target_legs)
+    ]
+    ordered = sorted(known, key=lambda bridge: (-bridge.log_likelihood_ratio, bridge.client, bridge.target))
+    for bridge in ordered[:SHOWN_BRIDGES]:
+        legs = (finding.client_legs[bridge.client], finding.target_legs[bridge.target])
+        ratios = (_ratio(bridge.upstream_ratio), _ratio(bridge.downstream_ratio))
+        table.add_row(*map(_leg, legs), f"{bridge.lag_s:.3f}", *ratios, signed(bridge.log_likelihood_ratio))
+    shown = min(len(ordered), SHOWN_BRIDGES)
+    if finding.bridges > shown:
+        table.add_row(Text(f"{plural(finding.bridges - shown, 'weaker bridge')} not listed", "dim"))
+    return table
+
+
+def _leg(leg: Leg) -> Text:
+    name = f"{defang(leg.hostname)} " if leg.hostname else ""
+    remote = f"{name}{endpoint(leg.address, leg.port)} {printable(leg.protocol)}"
+    end = f" to {utc(leg.end):%H:%M:%S.%f}"[:-3] if leg.end else " on"
+    clock = f"{utc(leg.start):%m-%d %H:%M:%S.%f}"[:-3] + end
+    return Text.assemble(
+        remote, (f"\n{clock}\n{size(leg.bytes_in)} in, {size(leg.bytes_out)} out\n{where(leg.record)}", "dim")
+    )
+
+
+def _ratio(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _context(finding: Finding) -> Table:
+    table = _table("fact", "value", "known how")
+    for fact in finding.context:
+        known = printable(fact.observability.replace("_", " "))
+        table.add_row(Text(printable(fact.statement)), Text(amount(fact.value, fact.unit) or "–"), Text(known))
+    return table
+
+
+def _settings(finding: Finding) -> Table:
+    table = _table("setting", "value", "default", "set by", "of")
+    for use in finding.settings:
+        cells = (use.name, use.value, use.default, use.origin, "AN1702" if use.attack else "relaywatch")
+        table.add_row(*(Text(printable(cell)) for cell in cells))
+    return table
+
+
+def _not_observable(finding: Finding) -> Table:
+    table = _table("field", "why", "cost", "would show it")
+    for gap in finding.not_observable:
+        table.add_row(*(Text(printable(cell)) for cell in (gap.field, gap.reason, gap.cost, gap.remedy)))
+    return table
+
+
+def _attack(finding: Finding) -> Table:
+    table = _table("object", "value")
+    attack = finding.attack
+    rows = [
+        ("release", f"{attack.domain} {attack.release}"),
+        ("technique", f"{attack.technique_id} {attack.technique_name}, {', '.join(attack.tactics)}"),
+        ("strategy", attack.strategy_id),
+        ("analytic", f"{attack.analytic_id} {attack.analytic_version}, modified {attack.analytic_modified}"),
+        ("analytic object", attack.analytic_stix_id),
+        ("SHA-256", attack.analytic_digest),
+    ]
+    for row in attack.log_sources:
+        state = "satisfied" if row.satisfied else "not satisfied"
+        rows.append((row.data_component, f"{state}: {row.data_component_name}, {row.name}: {row.channel}"))
+    for name, value in rows:
+        table.add_row(Text(printable(name)), Text(printable(value)))
+    return table
+
+
+def _sources(finding: Finding) -> Table:
+    table = _table("source", "format")
+    for source in finding.sources:
+        table.add_row(Text(printable(source.source)), Text(printable(source.format)))
+    return table

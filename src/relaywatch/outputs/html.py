@@ -1,0 +1,113 @@
+"""The report: findings as one self-contained HTML page that loads nothing, runs nothing, and prints.
+
+Every text goes through `printable` (as Jinja's finalize) and then autoescape; hosts are defanged. The same findings
+give the same bytes: the page holds no clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from relaywatch.model.errors import RelaywatchError
+from relaywatch.model.finding import Evidence, Finding, Topology, Verdict
+from relaywatch.outputs import charts, text
+from relaywatch.outputs.explanation import prior_log_odds
+from relaywatch.outputs.summary import HuntSummary, verdict_counts
+
+SHOWN_DESTINATIONS: Final = 10
+SHOWN_FINDINGS: Final = 500
+"""Findings in full on one page, gravest first; the index tells how many more there are."""
+SHOWN_SOURCES: Final = 200
+
+_ORDER: Final = {verdict: place for place, verdict in enumerate(Verdict)}
+
+
+def render_report(findings: Sequence[Finding], summary: HuntSummary) -> str:
+    """Return the page as text. Findings stand gravest first, then by probability."""
+    ordered = sorted(findings, key=lambda item: (_ORDER[item.verdict], -item.probability, item.finding_id))
+    shown = ordered[:SHOWN_FINDINGS]
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            findings=shown,
+            left_out=len(ordered) - len(shown),
+            counts=verdict_counts(ordered),
+            summary=summary,
+            producers=sorted({item.producer for item in ordered}),
+            first=min((text.utc(item.first_seen) for item in ordered), default=None),
+            last=max((text.utc(item.last_seen) for item in ordered), default=None),
+            Verdict=Verdict,
+            Topology=Topology,
+            shown_destinations=SHOWN_DESTINATIONS,
+            shown_sources=SHOWN_SOURCES,
+        )
+    )
+
+
+def write_report(findings: Sequence[Finding], summary: HuntSummary, path: Path) -> None:
+    """Write the page to `path`. Raises RelaywatchError where that cannot be written."""
+    page = render_report(findings, summary)
+    try:
+        path.write_text(page, encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise RelaywatchError(
+            f"{path}: the report cannot be written: {error.strerror}. Choose another path."
+        ) from error
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("relaywatch.outputs"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        finalize=_shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = (
+        "defang",
+        "endpoint",
+        "size",
+        "instant",
+        "period",
+        "percent",
+        "signed",
+        "factor",
+        "amount",
+        "plural",
+        "where",
+    )
+    environment.filters.update({name: getattr(text, name) for name in names})
+    environment.filters["duration"] = text.duration
+    environment.globals.update(
+        app_title=text.app_title,
+        sentence=text.sentence,
+        first_step=text.first_step,
+        verdict_text=text.VERDICT_TEXT,
+        topology_text=text.TOPOLOGY_TEXT,
+        timeline=charts.timeline,
+        balance=charts.balance,
+        diverging=_diverging,
+        prior=prior_log_odds,
+    )
+    return environment
+
+
+def _shown(value: object) -> object:
+    """Neutralise every text that is printed and is not markup of our own (Jinja's finalize)."""
+    return text.printable(value, limit=2000) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+def _diverging(item: Evidence, finding: Finding) -> tuple[float, float]:
+    """Return left edge and width of an item's bar, axis -100 to 100; the finding's largest item fills its side."""
+    largest = max((abs(each.log_likelihood_ratio) for each in finding.evidence), default=0) or 1
+    length = round(100 * item.log_likelihood_ratio / largest, 1)
+    return (min(length, 0.0), max(abs(length), 1.0))

@@ -1,0 +1,91 @@
+"""Findings as NDJSON: one JSON object a line, as docs/finding-schema.md says; same findings, same bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from typing import Any, Final, TextIO
+
+from pydantic import ValidationError
+
+from relaywatch.model.errors import SourceError
+from relaywatch.model.finding import FINDING_SCHEMA_VERSION, Finding
+from relaywatch.outputs.text import utc
+
+LINE_CHARACTERS: Final = 16 * 1024 * 1024
+"""Longest line that is read back: far above any finding, whose lists are bounded."""
+
+
+def finding_object(finding: Finding) -> dict[str, Any]:
+    """Return the finding as JSON values.
+
+    Times are RFC 3339 in UTC with microseconds and Z; what is not known is null, never missing.
+    """
+    return {name: _plain(value) for name, value in finding.model_dump().items()}
+
+
+def json_line(record: dict[str, Any]) -> str:
+    """Return one NDJSON line in printable ASCII, so that hostile names stay escaped on a terminal too."""
+    return (
+        json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("\x7f", "\\u007f") + "\n"
+    )
+
+
+def write_ndjson(findings: Iterable[Finding], stream: TextIO) -> None:
+    """Write one line per finding."""
+    for finding in findings:
+        stream.write(json_line(finding_object(finding)))
+
+
+def read_ndjson(stream: TextIO) -> Iterator[Finding]:
+    """Yield the findings of NDJSON; empty lines are skipped.
+
+    Raises SourceError with the line number where a line is no finding of this schema's major version.
+    """
+    name = str(getattr(stream, "name", "NDJSON"))
+    number = 0
+    while line := stream.readline(LINE_CHARACTERS + 1):
+        number += 1
+        if line.strip():
+            yield _finding(line, name, f"line {number}")
+
+
+def _finding(line: str, name: str, position: str) -> Finding:
+    if len(line) > LINE_CHARACTERS:
+        raise SourceError(name, f"line is longer than {LINE_CHARACTERS} characters.", position=position)
+    remedy = "Give a file that relaywatch wrote as NDJSON findings."
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise SourceError(name, f"not JSON: {error}.", position=position, remedy=remedy) from error
+    version = str(record.get("schema_version", "")) if isinstance(record, dict) else ""
+    if version.split(".")[0] != FINDING_SCHEMA_VERSION.split(".")[0]:
+        reason = f"schema_version is {version[:40]!r}, this reads {FINDING_SCHEMA_VERSION}."
+        raise SourceError(name, reason, position=position, remedy=remedy)
+    try:
+        return Finding.model_validate(record)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        key = ".".join(map(str, first["loc"]))
+        reason = f"not a finding: {key}: {first['msg']}."
+        raise SourceError(name, reason, position=position, remedy=remedy) from error
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, datetime):
+        return utc(value).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value
+
+
+def finding_json_schema() -> str:
+    """Return docs/finding.schema.json: the JSON Schema (2020-12) of one line, generated from the models."""
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **Finding.model_json_schema(mode="serialization"),
+    }
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

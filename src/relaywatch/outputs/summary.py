@@ -1,0 +1,53 @@
+"""What a hunt read and could not read: the counts that stand beside its findings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from relaywatch.model.finding import Finding, Verdict
+from relaywatch.model.quarantine import Quarantine
+
+
+class UnitRead(NamedTuple):
+    """One file or folder that was read. records: rows into all tables; quarantined: records put aside."""
+
+    path: str
+    format: str
+    records: int
+    quarantined: int
+
+
+class NotJudged(NamedTuple):
+    """An app whose telemetry cannot show a relay, and why."""
+
+    device: str
+    app: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HuntSummary:
+    """What a hunt read.
+
+    rows: rows per canonical table; devices, apps: distinct ones seen; unrecognised: paths of files in no known
+    format; seconds: wall time, shown on the terminal only, so that files from the same input are the same bytes.
+    """
+
+    rows: Mapping[str, int] = field(default_factory=dict)
+    units: Sequence[UnitRead] = ()
+    devices: int = 0
+    apps: int = 0
+    quarantine: Quarantine = field(default_factory=Quarantine)
+    unrecognised: Sequence[str] = ()
+    seconds: float = 0.0
+    not_judged: Sequence[NotJudged] = ()
+
+
+def verdict_counts(findings: Sequence[Finding]) -> dict[Verdict, int]:
+    """Count findings per verdict, every verdict present, gravest first."""
+    counts = dict.fromkeys(Verdict, 0)
+    for finding in findings:
+        counts[finding.verdict] += 1
+    return counts
