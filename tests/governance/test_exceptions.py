@@ -145,6 +145,7 @@ def test_expired_exception_leaves_the_verdict_and_is_attached():
     result = applied(finding(), permission(expires=date(2026, 11, 2)))
     assert result.verdict is Verdict.RELAY
     assert result.exception.active is False
+    assert result.exception.warning == ""
     assert any("EX-1 expired on 2026-11-02" in step for step in result.response.ask)
 
 

@@ -20,6 +20,12 @@ def test_domain_covers_itself_and_the_names_under_it():
     assert not listed.covers_name("")
 
 
+def test_text_longer_than_any_host_name_is_covered_by_nothing():
+    listed = DestinationList.parse(["corp.example"])
+    assert listed.covers_name("a." * 120 + "corp.example")
+    assert not listed.covers_name("a." * 121 + "corp.example")
+
+
 def test_international_domain_is_listed_by_its_ascii_form():
     assert DestinationList.parse(["bücher.example"]).covers_name("www.xn--bcher-kva.example")
 

@@ -103,8 +103,7 @@ class DocumentedException(BaseModel):
 def _within(destination: Destination, permitted: DestinationList) -> bool:
     if destination.addresses and all(map(permitted.covers_address, destination.addresses)):
         return True
-    names = destination.hostnames or [destination.name]
-    return permitted.covers_name(destination.name) or all(map(permitted.covers_name, names))
+    return all(map(permitted.covers_name, destination.hostnames or [destination.name]))
 
 
 @dataclass(frozen=True, slots=True)
