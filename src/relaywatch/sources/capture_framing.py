@@ -19,6 +19,7 @@ from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.capture_columns import PACKET, Fault, Integers, Octets, Records, compiled
 
 BUFFER_BYTES: Final = 1 << 24
+PIECE_BYTES: Final = 1 << 18
 LARGEST_BLOCK: Final = BUFFER_BYTES
 LARGEST_CAPTURED: Final = 262_144
 """libpcap's MAXIMUM_SNAPLEN: a longer record means that the framing is lost."""
@@ -108,7 +109,7 @@ class Frames:
         self._at, self._filled = 0, left
         while self._filled < BUFFER_BYTES and not self._ended:
             try:
-                data = self.stream.read(BUFFER_BYTES - self._filled)
+                data = self.stream.read(min(BUFFER_BYTES - self._filled, PIECE_BYTES))
             except SourceError as damage:
                 self.damage, data = damage, b""
             self._ended = not data
