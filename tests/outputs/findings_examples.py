@@ -233,7 +233,8 @@ def _destinations(targets: Sequence[Leg]) -> list[Destination]:
 
 def _balance(targets: Sequence[Leg], random: Random) -> list[BalancePoint]:
     points = []
-    for minute in range(38):
+    last = max(leg.start for leg in targets)
+    for minute in range(int((last - BEGIN) / timedelta(minutes=1)) + 1):
         low = BEGIN + timedelta(minutes=minute)
         here = [leg for leg in targets if low <= leg.start < low + timedelta(minutes=1)]
         up, down = sum(leg.bytes_out for leg in here), sum(leg.bytes_in for leg in here)

@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import Final
 
 from relaywatch.model.finding import BalancePoint, Bridge, Finding, Leg
+from relaywatch.outputs.ranking import strongest_bridges
 from relaywatch.outputs.text import defang, endpoint, period, plural, signed, size, utc
 
 WIDTH: Final = 1000.0
@@ -130,7 +131,7 @@ class _Scale:
 
 def timeline(finding: Finding) -> Timeline | None:
     """Lay out the strongest bridges, up to DRAWN_LEGS; None where the finding lists no bridge."""
-    bridges = _strongest(finding)
+    bridges = strongest_bridges(finding, DRAWN_LEGS)
     if not bridges:
         return None
     clients = {bridge.client: finding.client_legs[bridge.client] for bridge in bridges}
@@ -181,15 +182,6 @@ def balance(finding: Finding) -> Balance | None:
         day=f"{scale.start:%Y-%m-%d}",
         interval=interval,
     )
-
-
-def _strongest(finding: Finding) -> list[Bridge]:
-    known = (
-        bridge
-        for bridge in finding.bridge_list
-        if 0 <= bridge.client < len(finding.client_legs) and 0 <= bridge.target < len(finding.target_legs)
-    )
-    return sorted(known, key=lambda bridge: (-bridge.log_likelihood_ratio, bridge.target, bridge.client))[:DRAWN_LEGS]
 
 
 def _scale(legs: Sequence[Leg]) -> _Scale:

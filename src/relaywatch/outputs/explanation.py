@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from relaywatch.model.finding import Evidence, Finding, Leg
+from relaywatch.outputs.ranking import prior_log_odds, strongest_bridges
 from relaywatch.outputs.text import (
     VERDICT_TEXT,
     amount,
@@ -52,11 +53,6 @@ def explain(finding: Finding, console: Console) -> None:
         if table.row_count:
             console.print(Text(f"\n{name}", "bold"))
             console.print(table)
-
-
-def prior_log_odds(finding: Finding) -> float:
-    """Return the log odds before the evidence: the score without its items."""
-    return finding.score - sum(item.log_likelihood_ratio for item in finding.evidence)
 
 
 def _table(*columns: str, numeric: frozenset[str] = frozenset()) -> Table:
@@ -110,19 +106,13 @@ def _sum(finding: Finding) -> Table:
 def _bridges(finding: Finding) -> Table:
     numeric = frozenset({"lag s", "up", "down", "log LR"})
     table = _table("client leg", "target leg", "lag s", "up", "down", "log LR", numeric=numeric)
-    known = [
-        bridge
-        for bridge in finding.bridge_list
-        if 0 <= bridge.client < len(finding.client_legs) and 0 <= bridge.target < len(finding.target_legs)
-    ]
-    ordered = sorted(known, key=lambda bridge: (-bridge.log_likelihood_ratio, bridge.client, bridge.target))
-    for bridge in ordered[:SHOWN_BRIDGES]:
+    shown = strongest_bridges(finding, SHOWN_BRIDGES)
+    for bridge in shown:
         legs = (finding.client_legs[bridge.client], finding.target_legs[bridge.target])
         ratios = (_ratio(bridge.upstream_ratio), _ratio(bridge.downstream_ratio))
         table.add_row(*map(_leg, legs), f"{bridge.lag_s:.3f}", *ratios, signed(bridge.log_likelihood_ratio))
-    shown = min(len(ordered), SHOWN_BRIDGES)
-    if finding.bridges > shown:
-        table.add_row(Text(f"{plural(finding.bridges - shown, 'weaker bridge')} not listed", "dim"))
+    if finding.bridges > len(shown):
+        table.add_row(Text(f"{plural(finding.bridges - len(shown), 'weaker bridge')} not listed", "dim"))
     return table
 
 

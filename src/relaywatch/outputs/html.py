@@ -17,20 +17,18 @@ from markupsafe import Markup
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Evidence, Finding, Topology, Verdict
 from relaywatch.outputs import charts, text
-from relaywatch.outputs.explanation import prior_log_odds
-from relaywatch.outputs.summary import HuntSummary, verdict_counts
+from relaywatch.outputs.ranking import gravest_first, prior_log_odds, verdict_counts
+from relaywatch.outputs.summary import HuntSummary
 
 SHOWN_DESTINATIONS: Final = 10
 SHOWN_FINDINGS: Final = 500
 """Findings in full on one page, gravest first; the index tells how many more there are."""
 SHOWN_SOURCES: Final = 200
 
-_ORDER: Final = {verdict: place for place, verdict in enumerate(Verdict)}
-
 
 def render_report(findings: Sequence[Finding], summary: HuntSummary) -> str:
     """Return the page as text. Findings stand gravest first, then by probability."""
-    ordered = sorted(findings, key=lambda item: (_ORDER[item.verdict], -item.probability, item.finding_id))
+    ordered = gravest_first(findings)
     shown = ordered[:SHOWN_FINDINGS]
     return (
         _environment()

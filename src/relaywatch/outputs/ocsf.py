@@ -38,6 +38,7 @@ from py_ocsf_models.objects.verdict import VerdictID
 
 from relaywatch.model.finding import Bridge, Finding, Leg, Topology, Verdict
 from relaywatch.outputs.native import json_line
+from relaywatch.outputs.ranking import strongest_bridges
 from relaywatch.outputs.text import VERDICT_TEXT, app_name, sentence, utc
 
 BRIDGES: Final = 25
@@ -236,14 +237,12 @@ def _evidences(finding: Finding) -> list[dict[str, Any]]:
         {"name": item.name, "uid": f"evidence-{number}", "data": item.model_dump(mode="json"), **verdict}
         for number, item in enumerate(finding.evidence, 1)
     ]
-    bridges = sorted(
-        finding.bridge_list, key=lambda bridge: (-bridge.log_likelihood_ratio, bridge.client, bridge.target)
-    )
-    return items + [{**_bridge(finding, bridge), **verdict} for bridge in bridges[:BRIDGES]]
+    bridges = strongest_bridges(finding, BRIDGES)
+    return items + [{**_bridge(finding, bridge), **verdict} for bridge in bridges]
 
 
 def _bridge(finding: Finding, bridge: Bridge) -> dict[str, Any]:
-    """Describe one bridge: the connection is the target leg's, from the device to the destination; the client leg is in data."""
+    """Describe one bridge: the connection is the target leg's, device to destination; the client leg is in data."""
     client, target = finding.client_legs[bridge.client], finding.target_legs[bridge.target]
     direction = 1 if finding.topology is Topology.ACCEPTED else 2
     return {

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from relaywatch.model.finding import Finding, Verdict
 from relaywatch.model.quarantine import Quarantine
 
 
@@ -43,11 +42,3 @@ class HuntSummary:
     unrecognised: Sequence[str] = ()
     seconds: float = 0.0
     not_judged: Sequence[NotJudged] = ()
-
-
-def verdict_counts(findings: Sequence[Finding]) -> dict[Verdict, int]:
-    """Count findings per verdict, every verdict present, gravest first."""
-    counts = dict.fromkeys(Verdict, 0)
-    for finding in findings:
-        counts[finding.verdict] += 1
-    return counts

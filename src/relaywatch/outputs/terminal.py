@@ -15,7 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from relaywatch.model.finding import Destination, Evidence, Finding, Topology, Verdict
-from relaywatch.outputs.summary import HuntSummary, verdict_counts
+from relaywatch.outputs.ranking import gravest_first, verdict_counts
+from relaywatch.outputs.summary import HuntSummary
 from relaywatch.outputs.text import (
     TOPOLOGY_TEXT,
     VERDICT_TEXT,
@@ -46,9 +47,8 @@ _SHOWN: Final = {"destinations": 5, "gateways": 3, "evidence": 3, "rows": 20}
 
 def render(findings: Sequence[Finding], summary: HuntSummary, console: Console) -> None:
     """Print the headline, a panel per finding, gravest first, and what was read or could not be."""
-    places = {verdict: place for place, verdict in enumerate(Verdict)}
     console.print(headline(findings, summary))
-    for finding in sorted(findings, key=lambda item: (places[item.verdict], -item.probability, item.finding_id)):
+    for finding in gravest_first(findings):
         console.print(panel(finding, width=min(console.width, WIDEST)))
     for part in _reading(summary):
         console.print(part)

@@ -52,7 +52,7 @@ def _visible(character: str) -> str:
 
 
 def defang(name: str) -> str:
-    """Write a host name, address or prefix so that nothing makes it a link: example[.]com, 192.0.2[.]1, 2001:db8:[:]1."""
+    """Write a host, address or prefix so that nothing makes it a link: example[.]com, 192.0.2[.]1, 2001:db8:[:]1."""
     mark = ":" if ":" in name else "."
     before, dot, after = name.rpartition(mark)
     return printable(f"{before}[{mark}]{after}" if dot else name)
