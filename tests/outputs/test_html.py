@@ -272,3 +272,10 @@ def _finding_page(finding: Finding) -> str:
 
 def test_destinations_beyond_the_table_are_named_below_it() -> None:
     assert re.search(r"And 11 more: .*maps\[\.\]example", _finding_page(example(Topology.TUNNEL, sessions=214)))
+
+
+def test_a_page_is_bounded_and_says_what_it_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("relaywatch.outputs.html.SHOWN_FINDINGS", 2)
+    page = render_report(examples(), HuntSummary())
+    assert "1 further finding in the NDJSON only" in Page(page).words
+    assert page.count("<article") == 2

@@ -21,8 +21,8 @@ from relaywatch.outputs.ranking import gravest_first, prior_log_odds, verdict_co
 from relaywatch.outputs.summary import HuntSummary
 
 SHOWN_DESTINATIONS: Final = 10
-SHOWN_FINDINGS: Final = 500
-"""Findings in full on one page, gravest first; the index tells how many more there are."""
+SHOWN_FINDINGS: Final = 200
+"""Findings on one page (about 9 MB), gravest first; the page says how many more there are."""
 SHOWN_SOURCES: Final = 200
 
 
