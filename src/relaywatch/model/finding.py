@@ -118,7 +118,9 @@ class Evidence(_Record):
     log_likelihood_ratio: float = Field(description="Natural log; above 0 speaks for a relay")
     null: str = Field("", description="What the value was judged against")
     settings: list[str] = Field(default_factory=list, description="Names of the settings that were used")
-    log_sources: list[str] = Field(default_factory=list, description="AN1702 log-source rows satisfied: DC0021, DC0114, DC0078, DC0085")
+    log_sources: list[str] = Field(
+        default_factory=list, description="AN1702 log-source rows satisfied: DC0021, DC0114, DC0078, DC0085"
+    )
     records: list[SourceRecord] = Field(default_factory=list, description="Source records, the first few")
     record_count: int = 0
 

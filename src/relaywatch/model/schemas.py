@@ -54,7 +54,9 @@ _PROVENANCE: Final = (
 FLOWS: Final = pa.schema(
     [
         *_WHO,
-        _field("flow_id", pa.int64(), "Number of the flow, unique within its source; volumes refer to it", required=True),
+        _field(
+            "flow_id", pa.int64(), "Number of the flow, unique within its source; volumes refer to it", required=True
+        ),
         _field("start_time", INSTANT, "First packet, or connect time", "us since epoch", required=True),
         _field("end_time", INSTANT, "Last packet or close; null where the source cannot tell", "us since epoch"),
         _field("protocol_num", pa.uint8(), "IANA protocol: 6 TCP, 17 UDP", required=True),
@@ -65,10 +67,16 @@ FLOWS: Final = pa.schema(
         _field("remote_ip", TEXT, "The other side's address"),
         _field("remote_port", pa.uint16(), "The other side's port"),
         _field("remote_hostname", TEXT, "Name of the other side"),
-        _field("hostname_observability", pa.uint8(), "Observed: from the flow itself (SNI). Inferred: from an earlier DNS answer"),
+        _field(
+            "hostname_observability",
+            pa.uint8(),
+            "Observed: from the flow itself (SNI). Inferred: from an earlier DNS answer",
+        ),
         _field("bytes_out", pa.int64(), "Transport payload sent by the device, without retransmissions", "bytes"),
         _field("bytes_in", pa.int64(), "Transport payload received by the device", "bytes"),
-        _field("bytes_observability", pa.uint8(), "Inferred: payload estimated from wire bytes and packets", required=True),
+        _field(
+            "bytes_observability", pa.uint8(), "Inferred: payload estimated from wire bytes and packets", required=True
+        ),
         _field("wire_bytes_out", pa.int64(), "IP bytes sent, headers included", "bytes"),
         _field("wire_bytes_in", pa.int64(), "IP bytes received, headers included", "bytes"),
         _field("packets_out", pa.int64(), "Packets sent", "packets"),

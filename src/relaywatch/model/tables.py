@@ -30,10 +30,12 @@ def batch(table: TableName, columns: Mapping[str, Any], *, length: int) -> Batch
     unknown = set(columns) - set(schema.names)
     if unknown:
         raise ValueError(f"no such column in {table}: {', '.join(sorted(unknown))}")
-    return Batch(table, pa.RecordBatch.from_arrays([_column(columns.get(f.name), f, length) for f in schema], schema=schema))
+    return Batch(
+        table, pa.RecordBatch.from_arrays([_column(columns.get(f.name), f, length) for f in schema], schema=schema)
+    )
 
 
-def _column(value: Any, field: pa.Field, length: int) -> pa.Array:
+def _column(value: object, field: pa.Field, length: int) -> pa.Array:
     if value is None:
         return pa.nulls(length, field.type)
     if isinstance(value, pa.ChunkedArray):

@@ -1,0 +1,267 @@
+"""The commands. Thin: they read options, call an engine, and hand the result to an output."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from enum import IntEnum
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from relaywatch import __version__
+from relaywatch.detection.settings import SETTINGS, Settings, describe, load
+from relaywatch.engines.local import Hunt, HuntResult, hunt
+from relaywatch.governance.exceptions import Exceptions, load_exceptions
+from relaywatch.model.errors import RelaywatchError
+from relaywatch.model.finding import Finding
+from relaywatch.outputs.explanation import explain
+from relaywatch.outputs.html import write_report
+from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
+from relaywatch.outputs.ocsf import write_ocsf
+from relaywatch.outputs.telemetry import ExportFormat, export
+from relaywatch.outputs.terminal import render
+from relaywatch.sources.discovery import discover
+from relaywatch.sources.reading import Reading
+
+
+class Exit(IntEnum):
+    """Exit status of every command."""
+
+    NOTHING_FOUND = 0
+    FINDINGS = 1
+    UNUSABLE = 2
+    PARTIAL = 3
+    INTERRUPTED = 130
+
+
+SHORTEST_ID: Final = 4
+app = typer.Typer(
+    help="Find Android apps that relay other people's traffic, in telemetry you already have.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Paths = Annotated[list[Path], typer.Argument(help="Files or folders; formats are told by content", show_default=False)]
+SettingsFile = Annotated[Path | None, typer.Option("--settings", help="TOML file with a [settings] table")]
+Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, Name=value; may be repeated")]
+AsJson = Annotated[bool, typer.Option("--json", help="NDJSON on standard output")]
+
+
+class _Bar:
+    """Progress on standard error, where that is a terminal."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(),
+            TimeElapsedColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> _Bar:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def reading(self, total_bytes: int) -> None:
+        self._task = self._progress.add_task("Reading", total=total_bytes)
+
+    def read(self, stored_bytes: int) -> None:
+        if self._task is not None:
+            self._progress.advance(self._task, stored_bytes)
+
+    def judging(self, shards: int) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._progress.columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._task = self._progress.add_task("Judging", total=shards)
+
+    def judged(self) -> None:
+        self.read(1)
+
+
+@app.command(name="hunt")
+def hunt_command(
+    paths: Paths,
+    *,
+    as_json: AsJson = False,
+    as_ocsf: Annotated[
+        bool, typer.Option("--ocsf", help="OCSF Detection Findings as NDJSON on standard output")
+    ] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page")] = None,
+    settings_file: SettingsFile = None,
+    overrides: Overrides = None,
+    exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
+    device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
+) -> None:
+    """Find relays in telemetry.
+
+    Exit status: 0 no finding, 1 findings, 2 unusable input, 3 some records could not be read (findings or not).
+    """
+    if as_json and as_ocsf:
+        raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
+    settings = load(settings_file, overrides or ())
+    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    with _Bar(Console(stderr=True)) as bar:
+        result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar))
+    if html is not None:
+        write_report(result.findings, result.summary, html)
+    if as_json:
+        write_ndjson(result.findings, sys.stdout)
+    elif as_ocsf:
+        write_ocsf(result.findings, sys.stdout)
+    else:
+        render(result.findings, result.summary, Console())
+    _remember(result.findings)
+    raise typer.Exit(_status(result))
+
+
+def _status(result: HuntResult) -> Exit:
+    if result.summary.quarantine.total:
+        return Exit.PARTIAL
+    return Exit.FINDINGS if result.findings else Exit.NOTHING_FOUND
+
+
+@app.command(name="explain")
+def explain_command(
+    finding: Annotated[str, typer.Argument(help="A finding's id, or its first characters", show_default=False)],
+    *,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="File written by hunt --json; otherwise the last hunt's findings")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every number behind a verdict."""
+    path = source or _last_hunt()
+    if not path.exists():
+        raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
+    with path.open(encoding="utf-8") as stream:
+        found = _chosen(finding, list(read_ndjson(stream)), path)
+    if as_json:
+        write_ndjson([found], sys.stdout)
+    else:
+        explain(found, Console())
+
+
+def _chosen(wanted: str, findings: list[Finding], path: Path) -> Finding:
+    matches = [finding for finding in findings if finding.finding_id.startswith(wanted.lower())]
+    if len(wanted) < SHORTEST_ID or len(matches) != 1:
+        known = ", ".join(finding.finding_id[:8] for finding in findings[:20]) or "none"
+        raise RelaywatchError(f"{path}: {wanted!r} names {len(matches)} findings, not one. Findings here: {known}.")
+    return matches[0]
+
+
+@app.command(name="settings")
+def settings_command(
+    *, settings_file: SettingsFile = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """Show every setting: value, default, where it comes from, and why the default is what it is."""
+    settings = load(settings_file, overrides or ())
+    if as_json:
+        for use in describe(settings):
+            sys.stdout.write(json_line(use.model_dump()))
+        return
+    Console().print(_settings_table(settings))
+
+
+def _settings_table(settings: Settings) -> Table:
+    table = Table(title="Settings: mutable elements of AN1702, then relaywatch's own", show_lines=True)
+    for name in ("setting", "value", "default", "origin", "what it is, and why the default"):
+        table.add_column(name, overflow="fold")
+    for declared, use in zip(SETTINGS, describe(settings), strict=True):
+        name = declared.name if declared.attack else f"{declared.name} (ours)"
+        unit = f" {declared.unit}" if declared.unit else ""
+        table.add_row(
+            name,
+            escape(use.value + unit),
+            escape(use.default),
+            escape(use.origin),
+            escape(f"{declared.description}. {declared.reason}"),
+        )
+    return table
+
+
+@app.command(name="export")
+def export_command(
+    paths: Paths,
+    *,
+    form: Annotated[ExportFormat, typer.Option("--to", help="Format to write")],
+    folder: Annotated[Path, typer.Option("--out", help="Folder to write into")],
+    device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
+) -> None:
+    """Write telemetry in another format, as that format's tool would have recorded it."""
+    from relaywatch.model.quarantine import Quarantine
+
+    quarantine = Quarantine()
+    reading = Reading(quarantine, device)
+    units = discover(paths).units
+    written = export((batch for unit in units for batch in unit.read(reading)), form, folder)
+    for path in written:
+        typer.echo(path)
+    raise typer.Exit(Exit.PARTIAL if quarantine.total else Exit.NOTHING_FOUND)
+
+
+@app.callback(invoke_without_command=True)
+def _version(*, version: Annotated[bool, typer.Option("--version", help="Show the version and leave")] = False) -> None:
+    if version:
+        typer.echo(f"relaywatch {__version__}")
+        raise typer.Exit
+
+
+def _last_hunt() -> Path:
+    """Where the last hunt's findings are kept for explain (XDG Base Directory, state)."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "relaywatch" / "last-hunt.ndjson"
+
+
+def _remember(findings: list[Finding]) -> None:
+    """Keep the findings for explain; a hunt does not fail because they cannot be kept."""
+    path = _last_hunt()
+    text = io.StringIO()
+    write_ndjson(findings, text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text.getvalue(), encoding="utf-8")
+        fresh.replace(path)
+    except OSError as fault:
+        Console(stderr=True).print(f"findings are not kept for explain: {escape(str(fault))}", style="yellow")
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """A user's mistake is told in a line, never as a traceback."""
+    try:
+        yield
+    except RelaywatchError as error:
+        Console(stderr=True, soft_wrap=True).print(f"relaywatch: {error}", markup=False, highlight=False)
+        raise SystemExit(Exit.UNUSABLE) from None
+    except KeyboardInterrupt:
+        Console(stderr=True).print("relaywatch: interrupted; nothing was kept")
+        raise SystemExit(Exit.INTERRUPTED) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(Exit.UNUSABLE) from None
+
+
+def main() -> None:
+    """Run the command line."""
+    with _plain_errors():
+        app()

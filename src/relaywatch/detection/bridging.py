@@ -1,0 +1,206 @@
+"""Bridges between whole flows: each client leg and the one target leg that it feeds.
+
+A relay sends on what it receives, so a client leg's bytes_in return as the target leg's bytes_out and the target's
+bytes_in as the client leg's bytes_out; the target leg opens soon after the client leg, or, where the client leg waited
+in a pool, both end together. Works on totals per flow; volumes are not needed.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba
+import numpy as np
+
+from relaywatch.detection.calibration import (
+    PAIR_BRIDGE_GRADE,
+    PAIR_EDGES,
+    PAIR_NULL,
+    PAIR_NULL_WEIGHT,
+    PAIR_RELAY,
+)
+from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
+from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, Keys, group_of
+
+NO_MATCH: Final = -9.0
+NONE: Final = -1
+EARLY_S: Final = 1.0
+"""A back-connect link may open a moment after its target leg."""
+TOGETHER_S: Final = 3.0
+"""Legs that end within this time of each other end together."""
+LARGEST_REACH: Final = 256
+"""Target legs weighed per client leg and rule: bounds the work in a burst of flows."""
+OVERHEAD: Final = 40.0
+"""Bytes added to both sides before a ratio is taken, so that tolerance widens as bytes shrink."""
+SMALL: Final = 200.0
+"""Bytes at which agreement counts half."""
+
+
+@numba.njit(cache=True)
+def _peaked(x: float, centre: float, scale: float, weight: float) -> float:
+    """Log ratio of a peak at centre with a broad base over a very broad alternative (natural-log byte ratios)."""
+    peak = weight / (2.0 * scale) * np.exp(-abs(x - centre) / scale)
+    base = (1.0 - weight) * 0.3989 * np.exp(-0.5 * x * x)
+    broad = 0.19947 * np.exp(-0.125 * x * x) + 1e-4
+    return float(np.log((peak + base + 1e-6) / broad))
+
+
+@numba.njit(cache=True)
+def _substance(a: float, b: float) -> float:
+    """Share of belief that two byte counts deserve: small exchanges look alike without being the same."""
+    least = min(a, b)
+    return float(least / (least + SMALL))
+
+
+@numba.njit(cache=True)
+def conservation(client_out: float, client_in: float, target_out: float, target_in: float) -> float:
+    """Log ratio that a pair of legs conserves bytes, directions swapped, in both directions."""
+    down = np.log((client_out + OVERHEAD) / (target_in + OVERHEAD))
+    up = np.log((client_in + OVERHEAD) / (target_out + OVERHEAD))
+    down_scale = 0.015 + OVERHEAD / (min(client_out, target_in) + OVERHEAD)
+    up_scale = 0.05 + OVERHEAD / (min(client_in, target_out) + OVERHEAD)
+    down_weight, up_weight = 0.85 * _substance(client_out, target_in), 0.7 * _substance(client_in, target_out)
+    return float(_peaked(down, 0.01, down_scale, down_weight) + _peaked(up, 0.05, up_scale, up_weight))
+
+
+@numba.njit(cache=True)
+def _timing(lag: float, end_gap: float, window: float) -> float:
+    """Log ratio of start lag (s, client to target) or common end over a target leg anywhere in the window."""
+    best = NO_MATCH
+    if 0.0 <= lag <= window:
+        best = np.log(1.5 * window * np.exp(-lag / 0.4) + 0.4)
+    elif -EARLY_S <= lag < 0.0:
+        best = np.log(0.2)
+    if end_gap <= TOGETHER_S:
+        best = max(best, np.log(0.3 * window * np.exp(-end_gap / 0.4) + 0.2))
+    return float(best)
+
+
+@numba.njit(cache=True)
+def _pair_score(group: Group, leg: int, row: int, at: float, until: float, window: float) -> float:
+    """Score of one pair: NO_MATCH where row cannot be leg's target or lies out of reach."""
+    if group.inbound[row] or group.side[row] == group.side[leg] or group.bytes_in[row] < 0.0:
+        return NO_MATCH
+    if group.lookup[row] and not (group.inbound[leg] and group.protocol[row] == group.protocol[leg]):
+        return NO_MATCH
+    time = _timing(group.start[row] - at, abs(group.end[row] - until), window)
+    if time <= NO_MATCH:
+        return NO_MATCH
+    return time + conservation(group.bytes_out[leg], group.bytes_in[leg], group.bytes_out[row], group.bytes_in[row])
+
+
+@numba.njit(cache=True)
+def _best_target(group: Group, leg: int, shift: float, window: float) -> tuple[float, int]:
+    """The best-scoring target leg of one client leg moved by shift seconds: its score and row."""
+    best, found = NO_MATCH, NONE
+    at, until = group.start[leg] + shift, group.end[leg] + shift
+    if shift != 0.0:
+        at, until = wrap(at, group.begin, group.span), wrap(until, group.begin, group.span)
+    first = np.searchsorted(group.start, at - EARLY_S)
+    for row in range(first, min(first + LARGEST_REACH, len(group.start))):
+        if group.start[row] > at + window:
+            break
+        score = _pair_score(group, leg, row, at, until, window)
+        if score > best:
+            best, found = score, row
+    if group.inbound[leg]:
+        return best, found
+    first = np.searchsorted(group.ends, until - TOGETHER_S)
+    for k in range(first, min(first + LARGEST_REACH, len(group.ends))):
+        if group.ends[k] > until + TOGETHER_S:
+            break
+        score = _pair_score(group, leg, group.by_end[k], at, until, window)
+        if score > best:
+            best, found = score, group.by_end[k]
+    return best, found
+
+
+@numba.njit(cache=True)
+def match_legs(group: Group, legs: Ints, shift: float, window: float) -> tuple[Floats, Ints]:
+    """Score and row of the best target leg of each client leg, the client legs moved by shift seconds.
+
+    legs: rows of the client legs in the group. Score NO_MATCH and row NONE where there is none.
+    """
+    scores = np.full(len(legs), NO_MATCH)
+    rows = np.full(len(legs), NONE, np.int64)
+    for i in range(len(legs)):
+        if group.bytes_out[legs[i]] >= 0.0 and group.bytes_in[legs[i]] >= 0.0:
+            scores[i], rows[i] = _best_target(group, legs[i], shift, window)
+    return scores, rows
+
+
+@numba.njit(cache=True)
+def grade_counts(scores: Floats) -> Ints:
+    """How many scores fall into each grade."""
+    counts = np.zeros(len(PAIR_EDGES) + 1, np.int64)
+    for score in scores:
+        counts[np.searchsorted(PAIR_EDGES, score, "right")] += 1
+    return counts
+
+
+@numba.njit(cache=True)
+def leg_ratios(group: Group, legs: Ints, window: float) -> Floats:
+    """Likelihood ratio of each grade for these client legs, against their own time-shifted null."""
+    null = np.zeros(len(PAIR_EDGES) + 1)
+    for shift in shifts_within(group.span):
+        null += grade_counts(match_legs(group, legs, shift, window)[0])
+    return grade_ratios(null, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
+
+
+@numba.njit(cache=True)
+def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> tuple[float, int]:
+    """Log evidence and number of bridges of one client side; no evidence below `sessions` bridges."""
+    counts = grade_counts(match_legs(group, legs, 0.0, window)[0])
+    bridges = counts[PAIR_BRIDGE_GRADE:].sum()
+    if bridges < sessions:
+        return 0.0, bridges
+    return log_evidence(leg_ratios(group, legs, window), counts), bridges
+
+
+@numba.njit(cache=True)
+def side_bounds(sides: Keys) -> tuple[Ints, Ints]:
+    """Rows ordered by client side, and where each side begins in that order (with the end appended)."""
+    order = np.argsort(sides, kind="mergesort")
+    ordered = sides[order]
+    bounds = np.empty(len(order) + 1, np.int64)
+    count = 0
+    for k in range(len(order)):
+        if k == 0 or ordered[k] != ordered[k - 1]:
+            bounds[count] = k
+            count += 1
+    bounds[count] = len(order)
+    return order, bounds[: count + 1]
+
+
+@numba.njit(cache=True)
+def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
+    """Each client side tried: its natural log evidence (0 below `sessions` bridges), first row and bridges."""
+    order, bounds = side_bounds(group.side)
+    evidence = np.zeros(len(bounds))
+    first, bridges = np.zeros(len(bounds), np.int64), np.zeros(len(bounds), np.int64)
+    tried = 0
+    for k in range(len(bounds) - 1):
+        legs = order[bounds[k] : bounds[k + 1]]
+        if len(legs) < sessions or group.bytes_out[legs].sum() < uplink:
+            continue
+        evidence[tried], bridges[tried] = _score_side(group, legs, window, sessions)
+        first[tried] = legs[0]
+        tried += 1
+    return evidence[:tried], first[:tried], bridges[:tried]
+
+
+@numba.njit(cache=True)
+def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: float) -> Floats:
+    """Evidence that legs of each group are bridged one to one.
+
+    window: TimeWindow in s; sessions: fewest bridges worth a score; uplink: UplinkBytesThreshold in bytes.
+    Returns the natural log evidence of each group's strongest client side, corrected for the number of sides tried.
+    """
+    groups = len(flows.offsets) - 1
+    result = np.zeros(groups)
+    for g in range(groups):
+        if flows.offsets[g + 1] - flows.offsets[g] >= 2 * sessions:
+            evidence = score_sides(group_of(flows, g), window, sessions, uplink)[0]
+            if len(evidence) > 0:
+                result[g] = max(0.0, evidence.max() - np.log(len(evidence)))
+    return result

@@ -1,0 +1,47 @@
+"""Constants measured on labelled traffic: what real relays' legs look like, and what is assumed of others.
+
+`docs/detection.md` says how each was obtained and with which command.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+
+PAIR_EDGES: Final = np.array([-8.9, 0.0, 2.0, 4.0, 6.0, 8.0])
+"""Upper edges of the grades of a pair's score; grade 0 is "no target leg in reach"."""
+PAIR_RELAY: Final = np.array([0.06, 0.05, 0.05, 0.10, 0.16, 0.28, 0.30])
+"""Frequency of each grade among the client legs of real relays."""
+PAIR_NULL: Final = np.array([0.60, 0.25, 0.08, 0.04, 0.02, 0.008, 0.002])
+"""Frequency of each grade assumed for independent legs."""
+PAIR_NULL_WEIGHT: Final = 20.0
+PAIR_BRIDGE_GRADE: Final = 3
+"""A pair of this grade or better is called a bridge."""
+
+MIRROR_GRADES: Final = 6
+MIRROR_SIZES: Final = np.array([1_500.0, 15_000.0])
+"""Bytes of a target burst that part small, middle and large bursts: small ones are mirrored by chance more often."""
+MIRROR_RELAY: Final = np.array(
+    [
+        [0.20, 0.10, 0.40, 0.16, 0.08, 0.06],
+        [0.08, 0.10, 0.25, 0.17, 0.20, 0.20],
+        [0.08, 0.12, 0.15, 0.15, 0.20, 0.30],
+    ]
+)
+"""Frequency of each grade among relays' target bursts, a row a size class."""
+MIRROR_NULL: Final = np.array(
+    [
+        [0.40, 0.10, 0.35, 0.08, 0.04, 0.03],
+        [0.60, 0.15, 0.15, 0.06, 0.02, 0.02],
+        [0.70, 0.15, 0.07, 0.05, 0.02, 0.01],
+    ]
+)
+MIRROR_NULL_WEIGHT: Final = 12.0
+MIRROR_BRIDGE_GRADE: Final = 3
+
+FEWEST_BRIDGES: Final = 3
+"""Fewer bridged sessions than this are not worth a score: any app has two flows that look alike."""
+
+PRIOR_LOG_ODDS: Final = float(np.log(1e-3))
+"""Prior log odds that an app relays: one in a thousand, a round figure between app stores and infected fleets."""

@@ -1,0 +1,68 @@
+"""Judging against chance: the null from an app's own traffic, and evidence that adds up with a known error rate.
+
+Every leg's match is turned into one of a few grades. The same legs, moved in time around the app's own activity, show
+how often each grade arises when legs are independent (circular shift null). The likelihood ratio of a leg is the
+frequency of its grade among real relays over its frequency under that null. Over an episode the ratios are combined
+as a mixture over the share of legs that relay: under the null its expectation is at most one, so by Ville's inequality
+it exceeds 1/a with probability at most a, whenever one looks (Vovk and Wang, E-values, Annals of Statistics 2021).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numba
+import numpy as np
+
+from relaywatch.detection.columns import Floats, Ints
+
+SHIFTS_S: Final = np.array([11, -13, 17, -19, 23, -29, 31, -37, 43, -53, 61, -71, 83, -97, 113, -131], dtype=np.float64)
+"""Shifts of the null in s: beyond any relay's delay, near enough to stay within one bout of the app's activity."""
+SHORTEST_SPAN_S: Final = 40.0
+"""Below this length of activity no shift is free of the real alignment, and the prior null stands alone."""
+RAREST: Final = 0.25
+"""An app's own null never makes a grade rarer than this part of what is assumed of all apps."""
+RELAYED_SHARES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
+"""Grid of the share of legs that relay: an app may have much traffic of its own."""
+
+
+@numba.njit(cache=True)
+def shifts_within(span_s: float) -> Floats:
+    """The null's shifts for activity of span_s seconds; empty where it is too short to have any."""
+    if span_s >= 2.0 * 131.0 + 20.0:
+        return SHIFTS_S
+    if span_s < SHORTEST_SPAN_S:
+        return np.empty(0, np.float64)
+    count = len(SHIFTS_S)
+    return 10.0 + (span_s - 20.0) * (np.arange(count) + 0.5) / count
+
+
+@numba.njit(cache=True)
+def wrap(time: float, begin: float, span: float) -> float:
+    """A shifted time, wrapped around the activity that lasts span seconds from begin."""
+    return float(time - span * np.floor((time - begin) / span))
+
+
+@numba.njit(cache=True)
+def grade_ratios(null_counts: Floats, relay_share: Floats, null_share: Floats, weight: float) -> Floats:
+    """Likelihood ratio of each grade.
+
+    null_counts: how often shifted legs reached each grade; relay_share: frequency among real relays' legs;
+    null_share: frequency that is assumed before the app's own null is seen, worth `weight` legs.
+    """
+    measured = (null_counts + weight * null_share) / (null_counts.sum() + weight)
+    ratios: Floats = relay_share / np.maximum(measured, RAREST * null_share)
+    return ratios
+
+
+@numba.njit(cache=True)
+def log_evidence(ratios: Floats, counts: Ints) -> float:
+    """Natural log of the mixture evidence of `counts` legs in each grade with the grades' likelihood ratios."""
+    logs = np.zeros(len(RELAYED_SHARES))
+    for k in range(len(RELAYED_SHARES)):
+        share = RELAYED_SHARES[k]
+        for grade in range(len(ratios)):
+            if counts[grade] > 0:
+                logs[k] += counts[grade] * np.log1p(share * (ratios[grade] - 1.0))
+    top = logs.max()
+    return float(top + np.log(np.exp(logs - top).mean()))

@@ -1,0 +1,230 @@
+"""The relay episode of one group: which legs are bridged, how, and the evidence for it, for whoever explains it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from relaywatch.detection.bridging import NONE, leg_ratios, match_legs, score_sides, side_bounds
+from relaywatch.detection.calibration import (
+    FEWEST_BRIDGES,
+    MIRROR_BRIDGE_GRADE,
+    MIRROR_GRADES,
+    MIRROR_SIZES,
+    PAIR_BRIDGE_GRADE,
+    PAIR_EDGES,
+)
+from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
+from relaywatch.detection.settings import Settings
+from relaywatch.detection.tunnelling import (
+    Bursts,
+    Link,
+    burst_ratios,
+    bursts_of,
+    link_of,
+    mirror_grades,
+    score_links,
+    sent_within,
+    volumes_of,
+    without,
+)
+from relaywatch.model.finding import Topology
+
+FURTHER_SIDES: Final = 4.6
+"""Natural log evidence (100 to 1) from which a further client side of the same app joins the episode."""
+ADDED_BYTES: Final = 200.0
+"""Bytes that a session may gain on the way in headers and handshakes before it counts as unequal."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bridges:
+    """Bridges of an episode, in order of time; one value each.
+
+    client, target: rows of the group's flows; lag: s; upstream, downstream: target over client bytes and client over
+    target bytes, NaN where not known; log_ratio: natural log likelihood ratio; slices: sessions it stands for.
+    """
+
+    client: Ints
+    target: Ints
+    lag: Floats
+    upstream: Floats
+    downstream: Floats
+    log_ratio: Floats
+    slices: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One group's relaying. legs: rows of all flows of the client sides; tried: hypotheses tried in the group.
+
+    by_volume: judged interval by interval (tunnelling) rather than flow by flow (bridging); delay: s, of a tunnel.
+    """
+
+    group: int
+    topology: Topology
+    by_volume: bool
+    log_evidence: float
+    tried: int
+    delay: float
+    legs: Ints
+    bridges: Bridges
+
+    @property
+    def sessions(self) -> int:
+        """Bridged sessions: requests over one kept-alive target leg count one each where volumes part them."""
+        return int(self.bridges.slices.sum())
+
+
+def episode_of(
+    flows: FlowColumns, volumes: VolumeColumns, number: int, evidence: tuple[float, float], settings: Settings
+) -> Episode:
+    """The episode of group `number`, whose evidence by pairs and by volumes is given (natural logs, one above 0)."""
+    group = group_of(flows, number)
+    if evidence[0] >= evidence[1]:
+        return _by_pairs(number, group, settings)
+    return _by_volumes(number, group, volumes_of(flows, volumes, number), settings)
+
+
+def _by_pairs(number: int, group: Group, settings: Settings) -> Episode:
+    window, uplink = settings.time_window_s, float(settings.uplink_bytes_threshold)
+    scores, first, _ = score_sides(group, window, FEWEST_BRIDGES, uplink)
+    sides = _chosen(group, scores, first)
+    sides, parts = _clients_only(group, sides, [_paired(group, legs, window) for legs in sides])
+    inbound = bool(group.inbound[first[scores.argmax()]])
+    return Episode(
+        group=number,
+        topology=Topology.ACCEPTED if inbound else Topology.BACK_CONNECT,
+        by_volume=False,
+        log_evidence=float(max(0.0, scores.max() - np.log(len(scores)))),
+        tried=len(scores),
+        delay=0.0,
+        legs=np.sort(np.concatenate(sides)),
+        bridges=_merged(group, parts),
+    )
+
+
+def _chosen(group: Group, scores: Floats, first: Ints) -> list[Ints]:
+    """Legs of the strongest client side, and of every further one of its kind that stands by itself."""
+    best = int(scores.argmax())
+    order, bounds = side_bounds(group.side)
+    legs = {int(order[bounds[k]]): order[bounds[k] : bounds[k + 1]] for k in range(len(bounds) - 1)}
+    same_kind = group.inbound[first] == group.inbound[first[best]]
+    further = (scores - np.log(len(scores)) >= FURTHER_SIDES) & same_kind
+    further[best] = True
+    return [legs[row] for row in dict.fromkeys([int(first[best]), *first[further].tolist()])]
+
+
+def _clients_only(group: Group, sides: list[Ints], parts: list[Bridges]) -> tuple[list[Ints], list[Bridges]]:
+    """Leave out further sides that the strongest one uses as targets: conservation alone cannot tell the two apart."""
+    targets = set(group.side[parts[0].target].tolist())
+    kept = [k for k in range(len(sides)) if k == 0 or int(group.side[sides[k][0]]) not in targets]
+    return [sides[k] for k in kept], [parts[k] for k in kept]
+
+
+def _paired(group: Group, legs: Ints, window: float) -> Bridges:
+    """Bridges of one client side by pairs; a target leg serves one client leg, the better match first."""
+    scores, targets = match_legs(group, legs, 0.0, window)
+    grades = np.searchsorted(PAIR_EDGES, scores, "right")
+    ratios = np.log(leg_ratios(group, legs, window))
+    taken: set[int] = set()
+    kept = []
+    for k in np.argsort(-scores, kind="stable").tolist():
+        if grades[k] >= PAIR_BRIDGE_GRADE and targets[k] != NONE and int(targets[k]) not in taken:
+            taken.add(int(targets[k]))
+            kept.append(k)
+    client, target = legs[kept], targets[kept]
+    return Bridges(
+        client=client,
+        target=target,
+        lag=group.start[target] - group.start[client],
+        upstream=_over(group.bytes_out[target], group.bytes_in[client]),
+        downstream=_over(group.bytes_out[client], group.bytes_in[target]),
+        log_ratio=ratios[grades[kept]],
+        slices=np.ones(len(kept), np.int64),
+    )
+
+
+def _over(a: Floats, b: Floats) -> Floats:
+    return np.asarray(np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0))
+
+
+def _merged(group: Group, parts: list[Bridges]) -> Bridges:
+    """Bridges of several client sides, each target leg once, in order of the target legs' start."""
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Bridges.__slots__}
+    order = np.lexsort((-columns["log_ratio"], columns["target"]))
+    keep = order[np.unique(columns["target"][order], return_index=True)[1]]
+    keep = keep[np.lexsort((columns["target"][keep], group.start[columns["target"][keep]]))]
+    return Bridges(**{name: values[keep] for name, values in columns.items()})
+
+
+def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:
+    scores, first, _, delays = score_links(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
+    sides = _chosen(group, scores, first)
+    delay = float(delays[scores.argmax()])
+    sides, parts = _clients_only(group, sides, [_mirrored(group, volumes, legs, delay) for legs in sides])
+    inbound = bool(group.inbound[first[scores.argmax()]])
+    return Episode(
+        group=number,
+        topology=Topology.ACCEPTED if inbound else Topology.TUNNEL,
+        by_volume=True,
+        log_evidence=float(max(0.0, scores.max() - np.log(len(scores)))),
+        tried=len(scores),
+        delay=delay,
+        legs=np.sort(np.concatenate(sides)),
+        bridges=_merged(group, parts),
+    )
+
+
+def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -> Bridges:
+    """Bridges of one link: each target leg with a burst that the link sent on."""
+    member = np.zeros(len(group.side), np.bool_)
+    member[legs] = True
+    target = ~group.inbound & ~group.lookup
+    bursts = without(bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, target), member)
+    link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
+    begin, span = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0
+    grades = mirror_grades(bursts, link, volumes.time, volumes.bytes_in, delay, 0.0, begin, span)
+    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
+    ratios = np.log(burst_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span))
+    worth = ratios[sizes * MIRROR_GRADES + grades]
+    bridged = np.flatnonzero((grades >= MIRROR_BRIDGE_GRADE) & (sizes > 0))
+    back = link_of(member, volumes.flow, volumes.time, volumes.bytes_in)
+    rows = [
+        _target_bridge(group, legs, bursts, bridged[bursts.flow[bridged] == flow], worth, link, back, delay)
+        for flow in np.unique(bursts.flow[bridged])
+    ]
+    columns = np.array(rows, dtype=np.float64).reshape(len(rows), 7).T
+    return Bridges(
+        client=columns[0].astype(np.int64),
+        target=columns[1].astype(np.int64),
+        lag=columns[2],
+        upstream=columns[3],
+        downstream=columns[4],
+        log_ratio=columns[5],
+        slices=columns[6].astype(np.int64),
+    )
+
+
+def _target_bridge(
+    group: Group, legs: Ints, bursts: Bursts, own: Ints, worth: Floats, link: Link, back: Link, delay: float
+) -> tuple[float, ...]:
+    """One target leg's row of Bridges, from its bridged bursts `own`."""
+    flow = int(bursts.flow[own[0]])
+    begin = float(group.start[flow])
+    open_legs = legs[(group.start[legs] <= begin + delay) & (group.end[legs] >= begin)]
+    client = int(open_legs[-1]) if len(open_legs) else int(legs[0])
+    asked = int(np.searchsorted(back.time, begin, "right")) - 1
+    lag = begin - float(back.time[asked]) if asked >= 0 else np.nan
+    received = sum(sent_within(back, bursts.begin[k] - delay, bursts.tail[k]) for k in own)
+    returned = sum(sent_within(link, bursts.head[k], bursts.tail[k] + delay) for k in own)
+    return (
+        client,
+        flow,
+        max(lag, 0.0),
+        bursts.bytes_out[own].sum() / received if received else np.nan,
+        returned / bursts.bytes_in[own].sum(),
+        worth[own].sum(),
+        len(own),
+    )

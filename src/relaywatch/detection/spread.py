@@ -1,0 +1,117 @@
+"""How unrelated the destinations of an episode are. Explains, and tempers; never convicts.
+
+Ordinary apps touch a median of 14 endpoints in five minutes (MAppGraph), so many destinations prove nothing. But a
+relay serves whoever pays: many bridges to one and the same party look like an app's own copying between two services.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from publicsuffixlist import PublicSuffixList
+
+from relaywatch.detection.columns import Floats
+from relaywatch.detection.items import Item
+
+_PRIVATE: Final = tuple(
+    ipaddress.ip_network(text)
+    for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")
+) + tuple(ipaddress.ip_network(text) for text in ("fc00::/7", "fe80::/10", "::1/128"))
+MOST_FOR_MANY: Final = 1.5
+MOST_AGAINST_ONE: Final = -6.0
+
+
+@dataclass(frozen=True, slots=True)
+class DestinationSpread:
+    """parties: the registrable domain, or prefix, of each bridged target leg; peak: most parties open at one time."""
+
+    parties: tuple[str, ...]
+    prefixes: int
+    peak: int
+
+    @property
+    def distinct(self) -> int:
+        """Distinct parties."""
+        return len(set(self.parties))
+
+
+@cache
+def _suffixes() -> PublicSuffixList:
+    return PublicSuffixList()
+
+
+def party(hostname: str | None, address: str) -> str:
+    """The registrable domain by the public suffix list, or the address prefix where no name is known."""
+    domain = _suffixes().privatesuffix(hostname.rstrip(".").lower()) if hostname else None
+    return str(domain) if domain else prefix(address)
+
+
+def prefix(address: str) -> str:
+    """The /24 or /48 prefix of an address; the text itself where it is none."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return address
+    length = 24 if parsed.version == 4 else 48
+    return str(ipaddress.ip_network((parsed, length), strict=False))
+
+
+def is_private(address: str) -> bool:
+    """Whether the address lies in a private, shared, link-local or loopback range."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    return any(parsed.version == network.version and parsed in network for network in _PRIVATE)
+
+
+def spread_of(
+    hostnames: Sequence[str | None], addresses: Sequence[str], start: Floats, end: Floats
+) -> DestinationSpread:
+    """Spread of the bridged target legs, one entry each; times in s."""
+    parties = tuple(party(name, address) for name, address in zip(hostnames, addresses, strict=True))
+    return DestinationSpread(parties, len({prefix(address) for address in addresses}), _peak(parties, start, end))
+
+
+def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
+    """Most distinct parties with an open target leg at one time."""
+    changes = sorted(
+        [(float(t), 1, who) for t, who in zip(start, parties, strict=True)]
+        + [(float(t), 0, who) for t, who in zip(np.maximum(end, start), parties, strict=True)],
+        key=lambda change: (change[0], -change[1]),
+    )
+    open_legs: dict[str, int] = {}
+    peak = 0
+    for _, opens, who in changes:
+        open_legs[who] = open_legs.get(who, 0) + (1 if opens else -1)
+        if not open_legs[who]:
+            del open_legs[who]
+        peak = max(peak, len(open_legs))
+    return peak
+
+
+def spread_item(spread: DestinationSpread, sessions: int, threshold: int) -> Item:
+    """Evidence from the spread of `sessions` bridged sessions; threshold: ConcurrentDestinationThreshold."""
+    distinct = spread.distinct
+    if distinct == 1:
+        ratio = max(MOST_AGAINST_ONE, -0.1 * sessions)
+    elif distinct == 2:
+        ratio = max(MOST_AGAINST_ONE / 2, -0.05 * sessions)
+    else:
+        ratio = min(MOST_FOR_MANY / 2, 0.1 * (distinct - 2)) + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
+    return Item(
+        kind="spread",
+        name="unrelated destinations",
+        statement=f"Bridged sessions reach {distinct} unrelated destination{'s' if distinct != 1 else ''}, "
+        f"at most {spread.peak} at one time",
+        value=float(distinct),
+        unit="destinations",
+        log_ratio=ratio,
+        null="ordinary apps touch a median of 14 endpoints in five minutes; copying between two services touches one",
+        settings=("ConcurrentDestinationThreshold",),
+    )

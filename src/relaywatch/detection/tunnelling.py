@@ -1,0 +1,283 @@
+"""Tunnels: one or a few links that carry many sessions, matched to the sum of the flows that they feed.
+
+Needs volumes. Each burst that a possible target leg receives must leave on the link within the delay, and what leaves
+on the link in that time must be this burst, or this burst and those beside it. An app's own traffic may run beside the
+relay's: bursts are judged one by one, and only those that the link could have carried are added up.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import numba
+import numpy as np
+
+from relaywatch.detection.bridging import side_bounds
+from relaywatch.detection.calibration import (
+    MIRROR_BRIDGE_GRADE,
+    MIRROR_GRADES,
+    MIRROR_NULL,
+    MIRROR_NULL_WEIGHT,
+    MIRROR_RELAY,
+    MIRROR_SIZES,
+)
+from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
+from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
+
+DELAYS_S: Final = np.array([2.0, 6.0])
+"""Delays tried, in s: a prompt relay at one-second volumes, and one that waits some seconds."""
+PAUSE_S: Final = 2.0
+"""Silence that parts two bursts of one flow."""
+COVERED: Final = 0.9
+"""Share of a burst that must leave on the link in time for the link to have carried it."""
+FRAMING: Final = 1.02
+OVERHEAD: Final = 60.0
+
+
+class Bursts(NamedTuple):
+    """What possible target legs received, in bursts; bytes_in > 0 in every burst.
+
+    first, last: rows of VolumeColumns (within the group's slice), half-open; begin: first interval of the burst;
+    head, tail: first and last interval with bytes_in.
+    """
+
+    flow: Ints
+    first: Ints
+    last: Ints
+    begin: Floats
+    head: Floats
+    tail: Floats
+    bytes_in: Floats
+    bytes_out: Floats
+
+
+class Link(NamedTuple):
+    """Volumes of one client side over time: interval begins, and running totals with a leading zero."""
+
+    time: Floats
+    total_out: Floats
+
+
+@numba.njit(cache=True)
+def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, target: Flags) -> Bursts:
+    """Bursts of the flows that may be target legs, from a group's volumes sorted by (flow, time)."""
+    size = len(flow)
+    flows, firsts, lasts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
+    numbers = np.zeros((5, size))
+    count, k = 0, 0
+    while k < size:
+        stop = k + 1
+        while stop < size and flow[stop] == flow[k] and time[stop] - time[stop - 1] <= PAUSE_S:
+            stop += 1
+        received = bytes_in[k:stop].sum()
+        if target[flow[k]] and received > 0.0:
+            flows[count], firsts[count], lasts[count] = flow[k], k, stop
+            filled = np.flatnonzero(bytes_in[k:stop] > 0.0)
+            numbers[0, count] = time[k]
+            numbers[1, count], numbers[2, count] = time[k + filled[0]], time[k + filled[-1]]
+            numbers[3, count], numbers[4, count] = received, bytes_out[k:stop].sum()
+            count += 1
+        k = stop
+    return Bursts(
+        flows[:count],
+        firsts[:count],
+        lasts[:count],
+        numbers[0, :count],
+        numbers[1, :count],
+        numbers[2, :count],
+        numbers[3, :count],
+        numbers[4, :count],
+    )
+
+
+@numba.njit(cache=True)
+def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats) -> Link:
+    """What the flows marked in `member` sent, over time."""
+    rows = np.flatnonzero(member[flow])
+    rows = rows[np.argsort(time[rows], kind="mergesort")]
+    total = np.zeros(len(rows) + 1)
+    total[1:] = np.cumsum(bytes_out[rows])
+    return Link(time[rows], total)
+
+
+@numba.njit(cache=True)
+def sent_within(link: Link, begin: float, end: float) -> float:
+    """Bytes that the link sent in intervals that begin within [begin, end], in s."""
+    high = np.searchsorted(link.time, end, "right")
+    low = np.searchsorted(link.time, begin)
+    return float(link.total_out[high] - link.total_out[low])
+
+
+@numba.njit(cache=True)
+def _coverage(
+    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, offsets: Floats
+) -> tuple[Floats, Floats]:
+    """For each burst moved by its offset: share of it that the link sends on in time; bytes it sends meanwhile."""
+    count = len(bursts.flow)
+    covered, sent = np.zeros(count), np.zeros(count)
+    for k in range(count):
+        sent[k] = sent_within(link, bursts.head[k] + offsets[k], bursts.tail[k] + offsets[k] + delay)
+        if sent[k] < 0.3 * bursts.bytes_in[k]:
+            continue
+        for row in range(bursts.first[k], bursts.last[k]):
+            if bytes_in[row] > 0.0:
+                at = time[row] + offsets[k]
+                covered[k] += min(bytes_in[row], sent_within(link, at, at + delay))
+        covered[k] /= bursts.bytes_in[k]
+    return covered, sent
+
+
+@numba.njit(cache=True)
+def _beside(bursts: Bursts, kept: Flags) -> Floats:
+    """For each burst the bytes of the kept bursts that overlap it in time, itself included."""
+    rows = np.flatnonzero(kept)
+    by_head = np.argsort(bursts.head[rows], kind="mergesort")
+    by_tail = np.argsort(bursts.tail[rows], kind="mergesort")
+    heads, tails = bursts.head[rows][by_head], bursts.tail[rows][by_tail]
+    begun, ended = np.zeros(len(rows) + 1), np.zeros(len(rows) + 1)
+    begun[1:] = np.cumsum(bursts.bytes_in[rows][by_head])
+    ended[1:] = np.cumsum(bursts.bytes_in[rows][by_tail])
+    total = np.empty(len(bursts.flow))
+    for k in range(len(total)):
+        total[k] = (
+            begun[np.searchsorted(heads, bursts.tail[k], "right")] - ended[np.searchsorted(tails, bursts.head[k])]
+        )
+    return total
+
+
+@numba.njit(cache=True)
+def mirror_grades(
+    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, shift: float, begin: float, span: float
+) -> Ints:
+    """Grade of each burst: 0 and 1 not carried by the link, then carried with ever closer agreement of bytes.
+
+    shift: seconds by which all bursts are moved against the link, wrapped around the activity.
+    """
+    offsets = np.zeros(len(bursts.flow))
+    if shift != 0.0:
+        for k in range(len(offsets)):
+            offsets[k] = wrap(bursts.begin[k] + shift, begin, span) - bursts.begin[k]
+    covered, sent = _coverage(bursts, link, time, bytes_in, delay, offsets)
+    carried = covered >= COVERED
+    beside = _beside(bursts, carried)
+    result = np.zeros(len(covered), np.int64)
+    for k in range(len(covered)):
+        if not carried[k]:
+            result[k] = 1 if covered[k] >= 0.3 else 0
+            continue
+        alone = abs(np.log((sent[k] + OVERHEAD) / (FRAMING * bursts.bytes_in[k] + OVERHEAD)))
+        together = abs(np.log((sent[k] + OVERHEAD) / (FRAMING * beside[k] + OVERHEAD)))
+        gap = min(alone, together)
+        result[k] = 5 if gap <= 0.1 else 4 if gap <= 0.3 else 3 if gap <= 0.7 else 2
+    return result
+
+
+@numba.njit(cache=True)
+def burst_ratios(
+    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
+) -> Floats:
+    """Likelihood ratio of each (size class, grade), flattened, against the shifted null of these bursts and link."""
+    classes = len(MIRROR_SIZES) + 1
+    null = np.zeros((classes, MIRROR_GRADES))
+    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
+    for shift in shifts_within(span):
+        found = mirror_grades(bursts, link, time, bytes_in, delay, shift, begin, span)
+        for k in range(len(found)):
+            null[sizes[k], found[k]] += 1.0
+    ratios = np.empty((classes, MIRROR_GRADES))
+    for size in range(classes):
+        ratios[size] = grade_ratios(null[size], MIRROR_RELAY[size], MIRROR_NULL[size], MIRROR_NULL_WEIGHT)
+    return ratios.ravel()
+
+
+@numba.njit(cache=True)
+def _score_link(
+    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float, sessions: int
+) -> tuple[float, int]:
+    """Log evidence that the link carries the bursts, and how many bursts count as bridged."""
+    found = mirror_grades(bursts, link, time, bytes_in, delay, 0.0, begin, span)
+    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
+    bridged = ((found >= MIRROR_BRIDGE_GRADE) & (sizes > 0)).sum()
+    if bridged < sessions:
+        return 0.0, bridged
+    counts = np.zeros((len(MIRROR_SIZES) + 1) * MIRROR_GRADES, np.int64)
+    for k in range(len(found)):
+        counts[sizes[k] * MIRROR_GRADES + found[k]] += 1
+    return log_evidence(burst_ratios(bursts, link, time, bytes_in, delay, begin, span), counts), bridged
+
+
+@numba.njit(cache=True)
+def without(bursts: Bursts, member: Flags) -> Bursts:
+    """The bursts of flows that are not marked in `member`."""
+    keep = ~member[bursts.flow]
+    return Bursts(
+        bursts.flow[keep],
+        bursts.first[keep],
+        bursts.last[keep],
+        bursts.begin[keep],
+        bursts.head[keep],
+        bursts.tail[keep],
+        bursts.bytes_in[keep],
+        bursts.bytes_out[keep],
+    )
+
+
+@numba.njit(cache=True)
+def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> VolumeColumns:
+    """The volumes of one group, flow rows counted from the group's first."""
+    low, high = volumes.offsets[number], volumes.offsets[number + 1]
+    return VolumeColumns(
+        volumes.offsets[number : number + 2],
+        volumes.flow[low:high] - flows.offsets[number],
+        volumes.time[low:high],
+        volumes.bytes_out[low:high],
+        volumes.bytes_in[low:high],
+    )
+
+
+@numba.njit(cache=True)
+def score_links(
+    group: Group, volumes: VolumeColumns, sessions: int, uplink: float
+) -> tuple[Floats, Ints, Ints, Floats]:
+    """Each client side and delay tried: natural log evidence, first row of the side, bridged bursts, delay in s."""
+    every = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, ~group.inbound & ~group.lookup)
+    order, bounds = side_bounds(group.side)
+    room = len(bounds) * len(DELAYS_S)
+    evidence, delays = np.zeros(room), np.zeros(room)
+    first, bridged = np.zeros(room, np.int64), np.zeros(room, np.int64)
+    begin, span, tried = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0, 0
+    for k in range(len(bounds) - 1):
+        legs = order[bounds[k] : bounds[k + 1]]
+        if group.bytes_out[legs].sum() < uplink:
+            continue
+        member = np.zeros(len(group.side), np.bool_)
+        member[legs] = True
+        link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
+        bursts = without(every, member)
+        if link.total_out[-1] < uplink or len(bursts.flow) < sessions:
+            continue
+        for delay in DELAYS_S:
+            evidence[tried], bridged[tried] = _score_link(
+                bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
+            )
+            first[tried], delays[tried] = legs[0], delay
+            tried += 1
+    return evidence[:tried], first[:tried], bridged[:tried], delays[:tried]
+
+
+@numba.njit(cache=True)
+def score_tunnelling(flows: FlowColumns, volumes: VolumeColumns, sessions: int, uplink: float) -> Floats:
+    """Evidence that one client side of each group mirrors the other flows.
+
+    sessions: fewest bridged bursts worth a score; uplink: UplinkBytesThreshold in bytes. Returns the natural log
+    evidence of each group's strongest link and delay, corrected for how many of them were tried.
+    """
+    groups = len(flows.offsets) - 1
+    result = np.zeros(groups)
+    for g in range(groups):
+        if volumes.offsets[g] == volumes.offsets[g + 1] or flows.offsets[g + 1] - flows.offsets[g] < 2:
+            continue
+        evidence = score_links(group_of(flows, g), volumes_of(flows, volumes, g), sessions, uplink)[0]
+        if len(evidence) > 0:
+            result[g] = max(0.0, evidence.max() - np.log(len(evidence)))
+    return result

@@ -1,0 +1,130 @@
+"""The one judgement: evidence added up, and what may be claimed of it with the telemetry at hand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from relaywatch.detection.calibration import PRIOR_LOG_ODDS
+from relaywatch.detection.columns import Floats
+from relaywatch.detection.episode import Episode
+from relaywatch.detection.items import Item
+from relaywatch.detection.settings import Settings
+from relaywatch.detection.totals import MirroredTotals
+from relaywatch.model.finding import Verdict
+
+LARGEST_LOG_ODDS: Final = 20.0
+"""Odds beyond this are not told apart: no model is right that often."""
+STRONGEST_EVIDENCE: Final = 25.0
+"""Natural log evidence beyond which more bridges add no more belief: legs are not wholly independent."""
+RELAY_PROBABILITY: Final = 0.95
+TOTALS_LOG_RATIO: Final = 3.0
+"""Of mirrored totals: about twenty to one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Provable:
+    """What the telemetry could show of this app: without any of these a relay can at most be suspected.
+
+    app: who sent the flow; bytes: both directions of every leg.
+    """
+
+    app: bool
+    bytes: bool
+
+    def __bool__(self) -> bool:
+        return self.app and self.bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """verdict, probability and their sum of evidence (prior log odds plus every item's log ratio)."""
+
+    verdict: Verdict | None
+    probability: float
+    score: float
+
+
+def bridging_item(episode: Episode, conserved: int) -> Item:
+    """Evidence that legs are bridged beyond chance. conserved: bridges within ByteSymmetryTolerance."""
+    count = len(episode.bridges.target)
+    if episode.by_volume:
+        return Item(
+            kind="tunnelling",
+            name="link mirrors targets",
+            statement=f"{episode.sessions} bursts on {count} target legs left on the client side within "
+            f"{episode.delay:g} s, interval by interval",
+            value=float(episode.sessions),
+            unit="sessions",
+            log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
+            null=f"the same bursts moved in time around the app's own activity; best of {episode.tried} client sides "
+            "and delays",
+            settings=("RelaySessionThreshold", "UplinkBytesThreshold"),
+        )
+    return Item(
+        kind="bridging",
+        name="conserved bridges",
+        statement=f"{count} of {len(episode.legs)} client legs have a target leg that took what they brought and "
+        f"brought what they took; {conserved} within the byte tolerance",
+        value=float(count),
+        unit="bridges",
+        log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
+        null=f"the same client legs moved in time around the app's own activity; best of {episode.tried} client sides",
+        settings=("TimeWindow", "ByteSymmetryTolerance", "RelaySessionThreshold", "UplinkBytesThreshold"),
+    )
+
+
+def conserved(downstream: Floats, bytes_in: Floats, tolerance: float, added: float) -> int:
+    """Bridges whose client side sent back what the target sent, within `tolerance` and `added` bytes a session."""
+    allowed = tolerance + added / np.maximum(bytes_in, 1.0)
+    return int((np.abs(downstream - 1.0) <= allowed).sum())
+
+
+def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Settings) -> Judgement:
+    """Add up the evidence of one episode; verdict None where it is not worth a report.
+
+    A relay verdict asks for bridging evidence beyond the configured false-alarm rate by itself: spread, setup and
+    context may lower it to suspected, and never make up for it.
+    """
+    score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
+    probability = 1.0 / (1.0 + math.exp(-max(-LARGEST_LOG_ODDS, min(LARGEST_LOG_ODDS, score))))
+    bridged = max(item.log_ratio for item in items if item.kind in {"bridging", "tunnelling"})
+    beyond_chance = bridged >= -math.log(settings.false_alarms_per_app_day)
+    if probability < settings.suspicion_threshold:
+        return Judgement(None, probability, score)
+    if beyond_chance and provable and probability >= RELAY_PROBABILITY and sessions >= settings.relay_session_threshold:
+        return Judgement(Verdict.RELAY, probability, score)
+    return Judgement(Verdict.SUSPECTED_RELAY, probability, score)
+
+
+def totals_item(mirrored: MirroredTotals) -> Item:
+    """Evidence of totals that mirror each other: speaks for a closer look, decides nothing."""
+    return Item(
+        kind="tunnelling",
+        name="link mirrors targets",
+        statement=f"The client side sent {mirrored.ratio:.2f} times what {len(mirrored.targets)} flows within its life "
+        "received; totals only",
+        value=mirrored.ratio,
+        unit="bytes sent over bytes received",
+        log_ratio=TOTALS_LOG_RATIO,
+        null="totals of unrelated flows, which agree this closely in about one app in twenty",
+        settings=("ByteSymmetryTolerance",),
+    )
+
+
+def role_item(package: str) -> Item:
+    """The app has no approved role as a proxy: AN1702's policy row. Decides nothing by itself."""
+    return Item(
+        kind="context",
+        name="no approved role",
+        statement=f"{package} is not in AllowedAppList",
+        value=None,
+        unit="",
+        log_ratio=0.0,
+        null="apps that a site allows to tunnel",
+        settings=("AllowedAppList",),
+    )

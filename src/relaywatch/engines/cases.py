@@ -1,0 +1,72 @@
+"""Cases: the groups of a shard that are worth a finding, cut out with all that explains them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from relaywatch.detection.bridging import score_bridging
+from relaywatch.detection.calibration import FEWEST_BRIDGES
+from relaywatch.detection.columns import VolumeColumns
+from relaywatch.detection.episode import Episode, episode_of
+from relaywatch.detection.settings import Settings
+from relaywatch.detection.totals import MirroredTotals, mirrored_totals
+from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
+from relaywatch.engines.arrangement import Arranged
+from relaywatch.engines.records import Records
+
+LEAST_EVIDENCE = 1.0
+"""Natural log evidence from which a group is looked at closely; far below what any verdict asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One app that relays, or may: its flows, volumes and signals, and the episode.
+
+    flows: FLOW records of the app, rows as in the episode; volumes: in s from origin (us since epoch), flow rows as in
+    flows; signals: SIGNAL records of the app's device. Either episode or totals is given.
+    """
+
+    app: int
+    origin: int
+    flows: Records
+    volumes: VolumeColumns
+    signals: Records
+    episode: Episode | None
+    totals: MirroredTotals | None
+
+
+def cases_of(arranged: Arranged, signals: Records, settings: Settings) -> Iterator[Case]:
+    """The cases of one shard; signals: SIGNAL records of the shard."""
+    uplink = float(settings.uplink_bytes_threshold)
+    pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink)
+    volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
+    silent = np.diff(arranged.volumes.offsets) == 0
+    for number in np.flatnonzero((np.maximum(pairs, volumes) >= LEAST_EVIDENCE) | silent).tolist():
+        if max(pairs[number], volumes[number]) >= LEAST_EVIDENCE:
+            evidence = (float(pairs[number]), float(volumes[number]))
+            episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings)
+            yield _case(arranged, signals, number, episode, None)
+        elif (totals := mirrored_totals(arranged.flows, number)) is not None:
+            yield _case(arranged, signals, number, None, totals)
+
+
+def _case(
+    arranged: Arranged, signals: Records, number: int, episode: Episode | None, totals: MirroredTotals | None
+) -> Case:
+    a, b = arranged.flows.offsets[number], arranged.flows.offsets[number + 1]
+    flows = arranged.records[a:b].copy()
+    volumes = volumes_of(arranged.flows, arranged.volumes, number)
+    return Case(
+        app=int(arranged.apps[number]),
+        origin=arranged.origin,
+        flows=flows,
+        volumes=volumes._replace(
+            time=volumes.time.copy(), bytes_out=volumes.bytes_out.copy(), bytes_in=volumes.bytes_in.copy()
+        ),
+        signals=signals[signals["device"] == flows["device"][0]],
+        episode=episode,
+        totals=totals,
+    )

@@ -1,0 +1,402 @@
+"""From a case to the finding: names, files, provenance and advice are added to what detection measured."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import numpy as np
+
+from relaywatch import __version__
+from relaywatch.attack.provenance import attack_provenance
+from relaywatch.attack.requirements import log_sources_for
+from relaywatch.detection.calibration import PRIOR_LOG_ODDS
+from relaywatch.detection.columns import Floats, Ints
+from relaywatch.detection.context import Surroundings, context_facts, context_items, setup_items
+from relaywatch.detection.episode import ADDED_BYTES, Bridges
+from relaywatch.detection.items import Item
+from relaywatch.detection.settings import Settings, describe
+from relaywatch.detection.spread import is_private, spread_item, spread_of
+from relaywatch.detection.verdict import Provable, bridging_item, conserved, judge, role_item, totals_item
+from relaywatch.engines.arrangement import US
+from relaywatch.engines.balance import balance_bins
+from relaywatch.engines.cases import Case
+from relaywatch.engines.records import NO_UID, SEEN_BYTES, SEEN_DIRECTION, AppKey, Records
+from relaywatch.engines.surroundings import surroundings_of
+from relaywatch.engines.unseen import not_observable
+from relaywatch.governance.response import first_response
+from relaywatch.model.finding import (
+    App,
+    BalancePoint,
+    Bridge,
+    ContextFact,
+    Destination,
+    Device,
+    Endpoint,
+    Evidence,
+    Finding,
+    Leg,
+    SourceRecord,
+    SourceSummary,
+    Spread,
+    Topology,
+    User,
+    Verdict,
+)
+
+SHOWN_BRIDGES: Final = 200
+"""Bridges carried in a finding, the strongest; the counts are of all."""
+SHOWN_RECORDS: Final = 20
+SHOWN_NAMES: Final = 20
+NAMED_SHARE: Final = 0.5
+"""Share of destinations with a host name below which names count as not observable."""
+USER_ID_UIDS: Final = 100_000
+_PROTOCOLS: Final = {6: "tcp", 17: "udp"}
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Directory:
+    """What numbers in records stand for.
+
+    apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or "").
+    """
+
+    apps: Sequence[AppKey]
+    sources: Sequence[str]
+    texts: Mapping[int, str]
+    formats: Mapping[str, str]
+    inventory: Mapping[tuple[str, str], Mapping[str, Any]]
+
+
+def moment(microseconds: int) -> datetime:
+    """A time in us since epoch, as a datetime in UTC."""
+    return _EPOCH + timedelta(microseconds=int(microseconds))
+
+
+def finding_of(case: Case, directory: Directory, settings: Settings) -> Finding | None:
+    """The finding of a case; None where the evidence is not worth a report."""
+    draft = _Draft(case, directory, settings)
+    if not len(draft.bridges.target):
+        return None
+    items = draft.items()
+    if case.episode is None:
+        score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
+        return draft.finding(items, Verdict.INSUFFICIENT_TELEMETRY, 1.0 / (1.0 + math.exp(-score)), score)
+    judged = judge(items, case.episode.sessions, draft.provable, settings)
+    if judged.verdict is None:
+        return None
+    allowed = settings.allows_app(draft.app.package, draft.app.signing_digest)
+    verdict = Verdict.SANCTIONED_RELAY if allowed else judged.verdict
+    return draft.finding(items, verdict, judged.probability, judged.score)
+
+
+class _Draft:
+    """One case on its way to a finding."""
+
+    def __init__(self, case: Case, directory: Directory, settings: Settings) -> None:
+        self.case, self.directory, self.settings = case, directory, settings
+        self.key = directory.apps[case.app]
+        self.start = (case.flows["start"] - case.origin) * US
+        self.end = np.where(case.flows["end"] < 0, self.start, (case.flows["end"] - case.origin) * US)
+        self.bridges, self.legs, self.topology = _parts(case, self.start)
+        self.targets = case.flows[self.bridges.target]
+        self.clients = case.flows[self.legs]
+        self.around: Surroundings = surroundings_of(case, directory.texts)
+        inventory = directory.inventory.get((self.key.device, self.key.package), {})
+        self.person = {**directory.inventory.get((self.key.device, ""), {}), **inventory}
+        uid = None if self.key.uid == NO_UID else self.key.uid
+        self.app = App(
+            package=self.key.package or None,
+            uid=uid,
+            user_id=None if uid is None else uid // USER_ID_UIDS,
+            signing_digest=inventory.get("signing_digest"),
+            label=inventory.get("app_label"),
+        )
+        self.port = self._listener_port()
+        self.names = [self._text(key) for key in self.targets["name"]]
+        self.addresses = [self._text(key) or "" for key in self.targets["remote"]]
+        self.spread = spread_of(
+            self.names, self.addresses, self.start[self.bridges.target], self.end[self.bridges.target]
+        )
+        self.facts = context_facts(self.around, self.start[self.bridges.target], settings)
+
+    @property
+    def provable(self) -> Provable:
+        both = np.concatenate([self.clients, self.targets])
+        known = bool((both["bytes_out"] >= 0).all() and (both["bytes_in"] >= 0).all())
+        return Provable(app=self.app.package is not None or self.app.uid is not None, bytes=known)
+
+    def items(self) -> list[Item]:
+        """All evidence, bridging first."""
+        episode, settings = self.case.episode, self.settings
+        if episode is None and self.case.totals is not None:
+            core, sessions = totals_item(self.case.totals), len(self.bridges.target)
+        elif episode is not None:
+            received = self.targets["bytes_in"].astype(np.float64)
+            within = conserved(self.bridges.downstream, received, settings.byte_symmetry_tolerance, ADDED_BYTES)
+            core, sessions = bridging_item(episode, within), episode.sessions
+        known_app = self.app.package is not None
+        return [
+            core,
+            spread_item(self.spread, sessions, settings.concurrent_destination_threshold),
+            *([role_item(self.app.package or "")] if known_app else []),
+            *setup_items(self.around, self.port),
+            *context_items(self.facts, settings),
+        ]
+
+    def finding(self, items: Sequence[Item], verdict: Verdict, probability: float, score: float) -> Finding:
+        """The finding with everything that explains it."""
+        evidence = [self._evidence(item) for item in items]
+        satisfied = {row for item in evidence for row in item.log_sources}
+        device = Device(uid=self.key.device, group=self.person.get("device_group"))
+        user = User(name=self.person.get("user_name"))
+        gateways, destinations = self._gateways(), self._destinations()
+        sources = self._sources()
+        first, last = self._span()
+        shown = np.sort(np.argsort(-self.bridges.log_ratio, kind="stable")[:SHOWN_BRIDGES])
+        client_legs, target_legs, bridge_list = self._shown(shown)
+        return Finding(
+            finding_id=self._identity(first),
+            verdict=verdict,
+            probability=probability,
+            score=score,
+            topology=self.topology,
+            device=device,
+            app=self.app,
+            user=user,
+            first_seen=first,
+            last_seen=last,
+            bridges=len(self.bridges.target),
+            bytes_in=_known_sum(self.targets["bytes_in"]),
+            bytes_out=_known_sum(self.targets["bytes_out"]),
+            client_bytes_in=_known_sum(self.clients["bytes_in"]),
+            client_bytes_out=_known_sum(self.clients["bytes_out"]),
+            listener_port=self.port,
+            gateways=gateways,
+            destinations=destinations,
+            spread=Spread(
+                destinations=self.spread.distinct, prefixes=self.spread.prefixes, peak_concurrent=self.spread.peak
+            ),
+            context=[_context_fact(fact.name, fact.value, fact.unit, fact.statement) for fact in self.facts],
+            evidence=evidence,
+            not_observable=not_observable(self._missing(), self.around.observable),
+            client_legs=client_legs,
+            target_legs=target_legs,
+            bridge_list=bridge_list,
+            balance=self._balance(),
+            settings=describe(self.settings),
+            attack=attack_provenance(satisfied),
+            response=first_response(
+                verdict=verdict,
+                topology=self.topology,
+                device=device,
+                app=self.app,
+                user=user,
+                listener_port=self.port,
+                gateways=gateways,
+                destinations=destinations,
+                sources=sources,
+            ),
+            sources=sources,
+            producer=f"relaywatch {__version__}",
+        )
+
+    def _text(self, key: int) -> str | None:
+        return self.directory.texts.get(int(key))
+
+    def _listener_port(self) -> int | None:
+        if self.topology is not Topology.ACCEPTED:
+            return None
+        ports, counts = np.unique(self.clients["local_port"], return_counts=True)
+        return int(ports[counts.argmax()])
+
+    def _span(self) -> tuple[datetime, datetime]:
+        """From the first bridge's begin to the last one's end."""
+        flows = np.concatenate([self.targets, self.case.flows[self.bridges.client]])
+        first = int(self.targets["start"].min())
+        return moment(first), moment(max(int(flows["end"].max()), int(flows["start"].max()), first))
+
+    def _identity(self, first: datetime) -> str:
+        parts = (self.key.device, self.key.package, str(self.key.uid), self.topology.value, first.isoformat())
+        return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
+
+    def _missing(self) -> Iterator[str]:
+        flows = np.concatenate([self.clients, self.targets])
+        if not self.provable.app:
+            yield "app"
+        if not (flows["seen"] & SEEN_BYTES).all():
+            yield "bytes"
+        if not len(self.case.volumes.flow):
+            yield "volumes"
+        if not (flows["seen"] & SEEN_DIRECTION).all():
+            yield "direction"
+        if sum(name is not None for name in self.names) < NAMED_SHARE * len(self.names):
+            yield "hostname"
+        if self.app.signing_digest is None:
+            yield "signing_digest"
+        if self.person.get("user_name") is None:
+            yield "user"
+
+    def _evidence(self, item: Item) -> Evidence:
+        if item.kind in {"context", "setup"}:
+            kept = self.case.signals[self.case.signals["app"] == self.case.app]
+            rows: Records = kept
+        else:
+            rows = self.targets if item.kind == "spread" else np.concatenate([self.clients, self.targets])
+        return Evidence(
+            kind=item.kind,
+            name=item.name,
+            statement=item.statement,
+            value=item.value,
+            unit=item.unit,
+            log_likelihood_ratio=item.log_ratio,
+            null=item.null,
+            settings=list(item.settings),
+            log_sources=log_sources_for(item.name),
+            records=[self._record(row) for row in rows[:SHOWN_RECORDS]],
+            record_count=len(rows),
+        )
+
+    def _record(self, row: np.void) -> SourceRecord:
+        return SourceRecord(source=self.directory.sources[int(row["source"])], position=int(row["position"]))
+
+    def _sources(self) -> list[SourceSummary]:
+        codes = np.unique(np.concatenate([self.case.flows["source"], self.case.signals["source"]]))
+        names = sorted(self.directory.sources[code] for code in codes.tolist())
+        return [SourceSummary(source=name, format=self.directory.formats.get(name, "")) for name in names]
+
+    def _gateways(self) -> list[Endpoint]:
+        """Remotes of the client legs, the busiest first; accepted clients by address, gateways by address and port."""
+        accepted = self.topology is Topology.ACCEPTED
+        ports = np.zeros(len(self.clients), np.int64) if accepted else self.clients["remote_port"].astype(np.int64)
+        found = []
+        for remote, port in sorted(set(zip(self.clients["remote"].tolist(), ports.tolist(), strict=True))):
+            rows = self.clients[(self.clients["remote"] == remote) & (ports == port)]
+            names = [self._text(key) for key in rows["name"]]
+            found.append(
+                Endpoint(
+                    address=self._text(remote) or "",
+                    port=None if accepted else port,
+                    hostname=next((name for name in names if name), None),
+                    sessions=len(rows),
+                    bytes_in=_known_sum(rows["bytes_in"]),
+                    bytes_out=_known_sum(rows["bytes_out"]),
+                )
+            )
+        return sorted(found, key=lambda e: (-e.bytes_out - e.bytes_in, e.address, e.port or 0))
+
+    def _destinations(self) -> list[Destination]:
+        """Parties that the client reached, the busiest first."""
+        rows_of: dict[str, list[int]] = {}
+        for row, name in enumerate(self.spread.parties):
+            rows_of.setdefault(name, []).append(row)
+        found = [self._destination(name, np.array(rows)) for name, rows in rows_of.items()]
+        return sorted(found, key=lambda d: (-d.bytes_in - d.bytes_out, d.name))
+
+    def _destination(self, name: str, rows: Ints) -> Destination:
+        flows = self.targets[rows]
+        addresses = sorted({self.addresses[row] for row in rows})
+        return Destination(
+            name=name,
+            hostnames=sorted({host for row in rows if (host := self.names[row])})[:SHOWN_NAMES],
+            addresses=addresses[:SHOWN_NAMES],
+            ports=sorted({int(port) for port in flows["remote_port"]})[:SHOWN_NAMES],
+            bridges=len(rows),
+            bytes_in=_known_sum(flows["bytes_in"]),
+            bytes_out=_known_sum(flows["bytes_out"]),
+            private=all(is_private(address) for address in addresses),
+        )
+
+    def _shown(self, shown: Ints) -> tuple[list[Leg], list[Leg], list[Bridge]]:
+        bridges = self.bridges
+        clients, client_place = np.unique(bridges.client[shown], return_inverse=True)
+        rows = [
+            Bridge(
+                client=int(client_place[k]),
+                target=k,
+                lag_s=_finite(bridges.lag[row]) or 0.0,
+                upstream_ratio=_finite(bridges.upstream[row]),
+                downstream_ratio=_finite(bridges.downstream[row]),
+                log_likelihood_ratio=float(bridges.log_ratio[row]),
+            )
+            for k, row in enumerate(shown.tolist())
+        ]
+        return (
+            [self._leg(row) for row in self.case.flows[clients]],
+            [self._leg(row) for row in self.case.flows[bridges.target[shown]]],
+            rows,
+        )
+
+    def _leg(self, row: np.void) -> Leg:
+        return Leg(
+            address=self._text(row["remote"]) or "",
+            port=int(row["remote_port"]) or None,
+            hostname=self._text(row["name"]),
+            protocol=_PROTOCOLS.get(int(row["protocol"]), str(int(row["protocol"]))),
+            start=moment(row["start"]),
+            end=moment(row["end"]) if row["end"] >= 0 else None,
+            bytes_in=max(int(row["bytes_in"]), 0),
+            bytes_out=max(int(row["bytes_out"]), 0),
+            record=self._record(row),
+        )
+
+    def _balance(self) -> list[BalancePoint]:
+        flow_bytes = tuple(self.case.flows[name].astype(np.float64) for name in ("bytes_out", "bytes_in"))
+        times, rows = balance_bins(
+            self.start, self.end, (flow_bytes[0], flow_bytes[1]), self.case.volumes, self.legs, self.bridges.target
+        )
+        return [
+            BalancePoint(
+                time=moment(self.case.origin + round(time * 1e6)),
+                client_in=column[0],
+                target_out=column[1],
+                target_in=column[2],
+                client_out=column[3],
+            )
+            for time, column in zip(times.tolist(), rows.T.tolist(), strict=True)
+        ]
+
+
+def _parts(case: Case, start: Floats) -> tuple[Bridges, Ints, Topology]:
+    """Bridges, client legs and topology; of mirrored totals every target leg counts as fed by the link."""
+    if case.episode is not None:
+        return case.episode.bridges, case.episode.legs, case.episode.topology
+    if case.totals is None:
+        raise ValueError("a case has an episode or totals")
+    targets, legs = case.totals.targets, case.totals.legs
+    count = len(targets)
+    unknown, inbound = np.full(count, np.nan), case.flows["direction"][legs[0]] == 1
+    client = np.full(count, legs[0], np.int64)
+    bridges = Bridges(
+        client, targets, start[targets] - start[client], unknown, unknown, np.zeros(count), np.ones(count, np.int64)
+    )
+    return bridges, legs, Topology.ACCEPTED if inbound else Topology.TUNNEL
+
+
+def _context_fact(name: str, value: float | None, unit: str, statement: str) -> ContextFact:
+    seen = "not_observable" if value is None else "observed"
+    return ContextFact(name=name, value=value, unit=unit, statement=statement, observability=seen)
+
+
+def _known_sum(values: Ints) -> int:
+    return int(values[values > 0].sum())
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def inventory_index(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
+    """Inventory rows by (device, package or ""); known values of repeated rows are put together, the first one wins."""
+    index: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        known = {name: value for name, value in row.items() if value is not None}
+        place = index.setdefault((row["device_uid"], row["android_package"] or ""), {})
+        for name, value in known.items():
+            place.setdefault(name, value)
+    return index

@@ -1,0 +1,70 @@
+"""Canonical batches in, sharded records out: everything that a hunt keeps of its input while it reads."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from relaywatch.engines.names import Names
+from relaywatch.engines.records import FLOW, SIGNAL, VOLUME, Registry, flow_records, signal_records, volume_records
+from relaywatch.engines.shards import ShardedTable
+from relaywatch.model.destination_list import DestinationList
+from relaywatch.model.schemas import INVENTORY
+from relaywatch.model.tables import Batch
+
+
+class Intake:
+    """Takes batches in any order; memory is bounded by the apps and devices met, not by the rows."""
+
+    def __init__(self, folder: Path, allowed: DestinationList) -> None:
+        """folder: for what outgrows memory; allowed: destinations whose flows are left out of the judgement."""
+        self._allowed = allowed
+        self.registry = Registry()
+        self.names = Names(folder)
+        self.flows = ShardedTable("flows", FLOW, folder)
+        self.volumes = ShardedTable("volumes", VOLUME, folder)
+        self.signals = ShardedTable("signals", SIGNAL, folder)
+        self.rows: Counter[str] = Counter()
+        self._inventory: list[pa.RecordBatch] = []
+
+    def add(self, batch: Batch) -> None:
+        """Take one batch in."""
+        self.rows[batch.table] += batch.rows.num_rows
+        if batch.table == "flows":
+            rows = _not_allowed(batch.rows, self._allowed) if self._allowed else batch.rows
+            self.flows.add(flow_records(Batch("flows", rows), self.registry, self.names))
+        elif batch.table == "volumes":
+            self.volumes.add(volume_records(batch, self.registry))
+        elif batch.table == "signals":
+            self.signals.add(signal_records(batch, self.registry, self.names))
+        else:
+            self._inventory.append(batch.rows)
+
+    def seal(self) -> None:
+        """No more batches come."""
+        for table in (self.flows, self.volumes, self.signals):
+            table.seal()
+        self.names.close()
+
+    def inventory(self) -> pl.DataFrame:
+        """All inventory rows, repeated ones once."""
+        frame = pl.from_arrow(pa.Table.from_batches(self._inventory, INVENTORY))
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101  from_arrow of a Table is a frame; for the type checker
+        text = [name for name, kind in frame.schema.items() if kind == pl.Categorical]
+        return frame.with_columns(pl.col(text).cast(pl.String)).unique(maintain_order=True)
+
+
+def _not_allowed(rows: pa.RecordBatch, allowed: DestinationList) -> pa.RecordBatch:
+    """The flows to destinations that AllowedDestinationList does not name."""
+    names, addresses = rows["remote_hostname"], rows["remote_ip"]
+    name_hits = [text for text in names.dictionary.to_pylist() if text and allowed.covers_name(text)]
+    address_hits = [text for text in addresses.dictionary.to_pylist() if text and allowed.covers_address(text)]
+    hit = pc.or_(
+        pc.is_in(names.cast(pa.string()), value_set=pa.array(name_hits, pa.string())),
+        pc.is_in(addresses.cast(pa.string()), value_set=pa.array(address_hits, pa.string())),
+    )
+    return rows.filter(pc.invert(hit))

@@ -1,0 +1,180 @@
+"""The local engine: a hunt over files and folders on this machine, device by device, in bounded memory."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+
+from relaywatch.detection.settings import Settings
+from relaywatch.engines.arrangement import Arranged, arrange
+from relaywatch.engines.cases import Case, cases_of
+from relaywatch.engines.findings import Directory, finding_of, inventory_index
+from relaywatch.engines.intake import Intake
+from relaywatch.engines.records import AppKey
+from relaywatch.engines.shards import SHARDS
+from relaywatch.governance.exceptions import Exceptions, apply
+from relaywatch.model.errors import SourceError
+from relaywatch.model.finding import Finding
+from relaywatch.model.quarantine import Quarantine
+from relaywatch.outputs.summary import HuntSummary, NotJudged, UnitRead
+from relaywatch.sources.discovery import Discovery, Unit, discover
+from relaywatch.sources.reading import Reading
+
+LISTED_NOT_JUDGED: Final = 1_000
+
+
+class Watcher(Protocol):
+    """Told how a hunt goes on."""
+
+    def reading(self, total_bytes: int) -> None:
+        """Reading begins; so many stored bytes are to be read."""
+
+    def read(self, stored_bytes: int) -> None:
+        """So many more stored bytes are read."""
+
+    def judging(self, shards: int) -> None:
+        """Judging begins; so many parts are to be judged."""
+
+    def judged(self) -> None:
+        """One more part is judged."""
+
+
+class Unwatched:
+    """A watcher for hunts that nobody looks at."""
+
+    def reading(self, total_bytes: int) -> None:
+        """Nothing."""
+
+    def read(self, stored_bytes: int) -> None:
+        """Nothing."""
+
+    def judging(self, shards: int) -> None:
+        """Nothing."""
+
+    def judged(self) -> None:
+        """Nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hunt:
+    """What to hunt with. device: the device's name for formats that give none; now: decides on exceptions' warnings."""
+
+    settings: Settings
+    exceptions: Exceptions
+    now: datetime
+    device: str = ""
+    watcher: Watcher = field(default_factory=Unwatched)
+
+
+@dataclass(frozen=True, slots=True)
+class HuntResult:
+    """Findings, gravest and most certain first, and what was read."""
+
+    findings: list[Finding]
+    summary: HuntSummary
+
+
+def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
+    """Read everything under the paths and judge every app.
+
+    Raises SourceError where a path is missing, of no known format, or holds nothing that can be read. Damaged records
+    are in the result's summary. Work files go to a temporary folder that is removed at the end, also on interruption.
+    """
+    started = time.monotonic()
+    discovery = discover(paths)
+    if not discovery.units:
+        raise SourceError(
+            paths[0] if paths else "", "holds no telemetry in a known format.", remedy="See docs/quick-start.md."
+        )
+    quarantine = Quarantine()
+    with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
+        intake = Intake(Path(folder), plan.settings.allowed_destinations)
+        reads, formats = _read(discovery.units, intake, quarantine, plan)
+        cases, not_judged = _judge(intake, plan)
+        findings = _findings(cases, intake, formats, plan)
+    summary = HuntSummary(
+        rows=dict(intake.rows),
+        units=reads,
+        devices=len(intake.registry.devices),
+        apps=sum(1 for key in intake.registry.apps if key.package or key.uid >= 0),
+        quarantine=quarantine,
+        unrecognised=_unread(discovery),
+        seconds=time.monotonic() - started,
+        not_judged=not_judged,
+    )
+    return HuntResult(findings, summary)
+
+
+def _unread(discovery: Discovery) -> list[str]:
+    return [f"{entry.path}: {entry.reason}" for entry in discovery.unrecognised]
+
+
+def _read(
+    units: Sequence[Unit], intake: Intake, quarantine: Quarantine, plan: Hunt
+) -> tuple[list[UnitRead], dict[str, str]]:
+    """Read all units into the intake: what each gave, and the format of each source name."""
+    plan.watcher.reading(sum(unit.size_bytes for unit in units))
+    reads: list[UnitRead] = []
+    formats: dict[str, str] = {}
+    for unit in units:
+        before, records = quarantine.total, 0
+        for batch in unit.read(Reading(quarantine, plan.device, plan.watcher.read)):
+            intake.add(batch)
+            records += batch.rows.num_rows
+        for name in intake.registry.source_names()[len(formats) :]:
+            formats[name] = unit.reader_name
+        reads.append(UnitRead(str(unit.path), unit.reader_name, records, quarantine.total - before))
+    intake.seal()
+    return reads, formats
+
+
+def _judge(intake: Intake, plan: Hunt) -> tuple[list[Case], list[NotJudged]]:
+    """Judge shard by shard; only cases are kept."""
+    plan.watcher.judging(SHARDS)
+    keys = intake.registry.app_keys()
+    cases: list[Case] = []
+    not_judged: list[NotJudged] = []
+    for shard in range(SHARDS):
+        flows = intake.flows.read(shard)
+        if len(flows):
+            arranged = arrange(flows, intake.volumes.read(shard))
+            cases.extend(cases_of(arranged, intake.signals.read(shard), plan.settings))
+            if len(not_judged) < LISTED_NOT_JUDGED:
+                not_judged.extend(_not_judged(arranged, keys))
+        plan.watcher.judged()
+    return cases, sorted(not_judged)[:LISTED_NOT_JUDGED]
+
+
+def _not_judged(arranged: Arranged, keys: Sequence[AppKey]) -> list[NotJudged]:
+    """Apps of which no flow carries bytes in both directions."""
+    known = (arranged.flows.bytes_out >= 0) & (arranged.flows.bytes_in >= 0)
+    with_bytes = np.add.reduceat(known, arranged.flows.offsets[:-1])
+    silent = [keys[code] for code in arranged.apps[with_bytes == 0].tolist()]
+    return [NotJudged(key.device, key.package or f"uid {key.uid}", "no flow has byte counts") for key in silent]
+
+
+def _findings(cases: Sequence[Case], intake: Intake, formats: dict[str, str], plan: Hunt) -> list[Finding]:
+    keys = [case.flows[name] for case in cases for name in ("remote", "name")]
+    keys += [case.signals["detail"] for case in cases]
+    directory = Directory(
+        apps=intake.registry.app_keys(),
+        sources=intake.registry.source_names(),
+        texts=intake.names.texts(np.concatenate(keys)) if keys else {},
+        formats=formats,
+        inventory=inventory_index(intake.inventory().iter_rows(named=True)),
+    )
+    found = [finding for case in cases if (finding := finding_of(case, directory, plan.settings)) is not None]
+    decided = [apply(finding, plan.exceptions, plan.now) for finding in found]
+    return sorted(decided, key=_gravity)
+
+
+def _gravity(finding: Finding) -> tuple[int, float, str, str, str]:
+    order = list(type(finding.verdict)).index(finding.verdict)
+    return order, -finding.score, finding.device.uid, finding.app.package or "", finding.finding_id

@@ -1,0 +1,80 @@
+"""Text that records refer to by hash: addresses, host names, details. Kept once per batch, looked up at the end.
+
+In memory while small; appended to a file in the engine's work folder beyond that, so that memory does not grow with
+the number of distinct addresses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+KEPT_IN_MEMORY: Final = 200_000
+"""Texts held before they go to the file."""
+_SCHEMA: Final = pa.schema([("key", pa.uint64()), ("text", pa.string())])
+
+
+class Names:
+    """Hash keys of text, and the way back. Key 0 is "not known"."""
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "names.arrows"
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = 0
+        self._writer: pa.ipc.RecordBatchStreamWriter | None = None
+        self._sink: pa.OSFile | None = None
+
+    def keys(self, column: pa.DictionaryArray) -> npt.NDArray[np.uint64]:
+        """The key of each row's text; 0 for nulls. Keys hold within one process only."""
+        values = column.dictionary
+        if len(values) == 0:
+            return np.zeros(len(column), np.uint64)
+        if len(values) > len(column):
+            column = column.cast(pa.string()).dictionary_encode()
+            values = column.dictionary
+        table = np.zeros(len(values) + 1, np.uint64)
+        table[:-1] = pl.Series(pa.chunked_array([values])).hash(seed=1).to_numpy() | np.uint64(1)
+        self._hold(pa.RecordBatch.from_arrays([pa.array(table[:-1]), values.cast(pa.string())], schema=_SCHEMA))
+        codes = pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)
+        return np.asarray(table[codes])
+
+    def texts(self, keys: npt.NDArray[np.uint64]) -> dict[int, str]:
+        """The text behind each of the keys."""
+        wanted = pa.array(np.unique(keys))
+        found: dict[int, str] = {}
+        for batch in self._batches():
+            hits = batch.filter(pc.is_in(batch["key"], value_set=wanted))
+            found.update(zip(hits["key"].to_pylist(), hits["text"].to_pylist(), strict=True))
+        return found
+
+    def close(self) -> None:
+        """End the file, if there is one. Texts can be looked up afterwards, not added."""
+        if self._writer is not None and self._sink is not None:
+            self._writer.close()
+            self._sink.close()
+            self._writer = self._sink = None
+
+    def _hold(self, batch: pa.RecordBatch) -> None:
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        if self._held_rows < KEPT_IN_MEMORY:
+            return
+        if self._writer is None:
+            self._sink = pa.OSFile(str(self._path), "wb")
+            self._writer = pa.ipc.new_stream(self._sink, _SCHEMA)
+        merged = pa.Table.from_batches(self._held, _SCHEMA).group_by(["key", "text"]).aggregate([])
+        self._writer.write_table(merged.select(["key", "text"]).cast(_SCHEMA))
+        self._held, self._held_rows = [], 0
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        yield from self._held
+        if self._path.exists():
+            with pa.memory_map(str(self._path)) as source, pa.ipc.open_stream(source) as reader:
+                yield from reader

@@ -1,0 +1,212 @@
+"""Fixed-width records that an engine holds and spills, made from canonical batches.
+
+Text is replaced by numbers: who it is about by a code from the registry, addresses and names by a hash whose text is
+kept apart (engines.names). So a record is about 80 bytes, whatever the names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from relaywatch.engines.names import Names
+from relaywatch.model.tables import Batch
+
+Records = npt.NDArray[np.void]
+
+FLOW: Final = np.dtype(
+    [
+        ("device", "u4"),
+        ("app", "u4"),
+        ("start", "i8"),
+        ("end", "i8"),
+        ("bytes_out", "i8"),
+        ("bytes_in", "i8"),
+        ("flow_id", "i8"),
+        ("position", "i8"),
+        ("remote", "u8"),
+        ("name", "u8"),
+        ("source", "u4"),
+        ("local_port", "u2"),
+        ("remote_port", "u2"),
+        ("protocol", "u1"),
+        ("direction", "u1"),
+        ("seen", "u1"),
+    ]
+)
+"""A flow: times in us since epoch, -1 where not known; bytes -1 where not known; seen: SEEN_* bits."""
+VOLUME: Final = np.dtype(
+    [
+        ("device", "u4"),
+        ("app", "u4"),
+        ("source", "u4"),
+        ("flow_id", "i8"),
+        ("start", "i8"),
+        ("duration", "i8"),
+        ("bytes_out", "i8"),
+        ("bytes_in", "i8"),
+    ]
+)
+SIGNAL: Final = np.dtype(
+    [
+        ("device", "u4"),
+        ("app", "u4"),
+        ("start", "i8"),
+        ("end", "i8"),
+        ("position", "i8"),
+        ("detail", "u8"),
+        ("source", "u4"),
+        ("local_port", "u2"),
+        ("kind", "u1"),
+        ("observability", "u1"),
+    ]
+)
+SEEN_DIRECTION: Final = 1
+SEEN_BYTES: Final = 2
+SEEN_NAME: Final = 4
+NOT_KNOWN: Final = -1
+NO_UID: Final = -(2**31)
+NO_APP: Final = ""
+_WIDEST_TABLE: Final = 4_000_000
+
+
+class AppKey(NamedTuple):
+    """Who a record is about: one app identity on one device. Package empty and uid NO_UID where not known."""
+
+    device: str
+    package: str
+    uid: int
+
+
+@dataclass(slots=True)
+class Registry:
+    """Codes of the devices, apps and sources met so far; grows with them, never with the number of records."""
+
+    devices: dict[str, int] = field(default_factory=dict)
+    apps: dict[AppKey, int] = field(default_factory=dict)
+    sources: dict[str, int] = field(default_factory=dict)
+
+    def source_names(self) -> list[str]:
+        """Source names by code."""
+        return list(self.sources)
+
+    def app_keys(self) -> list[AppKey]:
+        """App identities by code."""
+        return list(self.apps)
+
+
+def flow_records(batch: Batch, registry: Registry, names: Names) -> Records:
+    """FLOW records of a batch of flows; registers devices, apps, sources, addresses and host names."""
+    rows = batch.rows
+    out = np.zeros(rows.num_rows, FLOW)
+    out["device"], out["app"] = _who(rows, registry)
+    out["source"] = _coded(rows["source"], registry.sources)
+    out["start"] = _numbers(rows["start_time"])
+    out["end"] = _numbers(rows["end_time"])
+    for name in ("bytes_out", "bytes_in", "flow_id", "position"):
+        out[name] = _numbers(rows[name])
+    out["remote"] = names.keys(rows["remote_ip"])
+    out["name"] = names.keys(rows["remote_hostname"])
+    for name in ("local_port", "remote_port"):
+        out[name] = _numbers(rows[name], missing=0)
+    out["protocol"], out["direction"] = _numbers(rows["protocol_num"]), _numbers(rows["direction_id"])
+    out["seen"] = (
+        SEEN_DIRECTION * (_numbers(rows["direction_observability"], missing=0) == 1)
+        + SEEN_BYTES * (_numbers(rows["bytes_observability"], missing=0) == 1)
+        + SEEN_NAME * (_numbers(rows["hostname_observability"], missing=0) == 1)
+    )
+    return out
+
+
+def volume_records(batch: Batch, registry: Registry) -> Records:
+    """VOLUME records of a batch of volumes."""
+    rows = batch.rows
+    out = np.zeros(rows.num_rows, VOLUME)
+    out["device"], out["app"] = _who(rows, registry)
+    out["source"] = _coded(rows["source"], registry.sources)
+    out["start"] = _numbers(rows["start_time"])
+    out["duration"] = _numbers(rows["duration_us"])
+    for name in ("flow_id", "bytes_out", "bytes_in"):
+        out[name] = _numbers(rows[name])
+    return out
+
+
+def signal_records(batch: Batch, registry: Registry, names: Names) -> Records:
+    """SIGNAL records of a batch of signals."""
+    rows = batch.rows
+    out = np.zeros(rows.num_rows, SIGNAL)
+    out["device"], out["app"] = _who(rows, registry)
+    out["source"] = _coded(rows["source"], registry.sources)
+    out["start"], out["end"] = _numbers(rows["start_time"]), _numbers(rows["end_time"])
+    out["position"] = _numbers(rows["position"])
+    out["detail"] = names.keys(rows["detail"])
+    out["local_port"] = _numbers(rows["local_port"], missing=0)
+    out["kind"], out["observability"] = _numbers(rows["kind"]), _numbers(rows["observability"])
+    return out
+
+
+def _numbers(column: pa.Array, *, missing: int = NOT_KNOWN) -> npt.NDArray[Any]:
+    """The column as integers, nulls as `missing`."""
+    if pa.types.is_timestamp(column.type):
+        column = column.view(pa.int64())
+    if column.null_count:
+        column = pc.fill_null(column.cast(pa.int64()), missing)
+    result: npt.NDArray[Any] = column.to_numpy(zero_copy_only=False)
+    return result
+
+
+def _dictionary(column: pa.DictionaryArray) -> tuple[npt.NDArray[np.int64], list[str | None]]:
+    """Codes into the column's values; null is the code after the last."""
+    values = column.dictionary.to_pylist()
+    codes = pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
+    return codes, [*values, None]
+
+
+def _coded(column: pa.DictionaryArray, codes: dict[str, int]) -> npt.NDArray[np.uint32]:
+    """The column's values as codes; new values are added. Null is coded as the empty text."""
+    local, values = _dictionary(column)
+    used = np.zeros(len(values), bool)
+    used[local] = True
+    table = np.zeros(len(values), np.uint32)
+    for k in np.flatnonzero(used):
+        table[k] = codes.setdefault(values[k] or "", len(codes))
+    return table[local]
+
+
+def _who(rows: pa.RecordBatch, registry: Registry) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+    """Device and app codes of each row."""
+    device, device_names = _dictionary(rows["device_uid"])
+    package, packages = _dictionary(rows["android_package"])
+    uids = pl.Series(_numbers(rows["android_uid"], missing=NO_UID))
+    distinct = uids.unique().sort()
+    uid = np.searchsorted(distinct.to_numpy(), uids.to_numpy()) if len(distinct) > 1 else np.zeros(len(uids), np.int64)
+    combined = (device * len(packages) + package) * len(distinct) + uid
+    met, inverse = _factorise(combined, len(device_names) * len(packages) * len(distinct))
+    devices, apps = np.zeros(len(met), np.uint32), np.zeros(len(met), np.uint32)
+    for k, code in enumerate(met.tolist()):
+        rest, which_uid = divmod(code, len(distinct))
+        which_device, which_package = divmod(rest, len(packages))
+        name = device_names[which_device] or ""
+        key = AppKey(name, packages[which_package] or NO_APP, int(distinct[which_uid]))
+        devices[k] = registry.devices.setdefault(name, len(registry.devices))
+        apps[k] = registry.apps.setdefault(key, len(registry.apps))
+    return devices[inverse], apps[inverse]
+
+
+def _factorise(codes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Distinct codes below `size`, and each row's place among them; by table where that is small, else by sorting."""
+    if size > max(_WIDEST_TABLE, 4 * len(codes)):
+        met, inverse = np.unique(codes, return_inverse=True)
+        return met, inverse
+    present = np.zeros(size, bool)
+    present[codes] = True
+    met = np.flatnonzero(present)
+    place = np.zeros(size, np.int64)
+    place[met] = np.arange(len(met))
+    return met, place[codes]

@@ -1,0 +1,66 @@
+"""Records parted by device, in memory while few and in files of the work folder beyond that.
+
+A device's records are always in one shard, so that each shard can be judged by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from relaywatch.engines.records import Records
+
+SHARDS: Final = 64
+KEPT_IN_MEMORY: Final = 100_000_000
+"""Bytes of records of one table held before they go to files."""
+
+
+class ShardedTable:
+    """One table's records, added in any order and read shard by shard."""
+
+    def __init__(self, name: str, dtype: np.dtype[np.void], folder: Path) -> None:
+        self._dtype = dtype
+        self._folder = folder
+        self._name = name
+        self._held: list[Records] = []
+        self._held_bytes = 0
+        self.rows = 0
+        self.spilled = False
+
+    def add(self, records: Records) -> None:
+        """Take records in; they may go to files."""
+        self.rows += len(records)
+        self._held.append(records)
+        self._held_bytes += records.nbytes
+        if self._held_bytes > KEPT_IN_MEMORY:
+            self._spill()
+
+    def read(self, shard: int) -> Records:
+        """All records of one shard, in the order they were added."""
+        held = [records[records["device"] % SHARDS == shard] for records in self._held]
+        if self._path(shard).exists():
+            held.insert(0, np.fromfile(self._path(shard), self._dtype))
+        return np.concatenate(held) if held else np.empty(0, self._dtype)
+
+    def seal(self) -> None:
+        """No more records come: what is held joins the files, if there are any, so that each shard is read once."""
+        if self.spilled:
+            self._spill()
+
+    def _spill(self) -> None:
+        self.spilled = True
+        for records in self._held:
+            shard = (records["device"] % SHARDS).astype(np.uint8)
+            order = np.argsort(shard, kind="stable")
+            bounds = np.searchsorted(shard[order], np.arange(SHARDS + 1))
+            ordered = records[order]
+            for k in range(SHARDS):
+                if bounds[k] < bounds[k + 1]:
+                    with self._path(k).open("ab") as file:
+                        ordered[bounds[k] : bounds[k + 1]].tofile(file)
+        self._held, self._held_bytes = [], 0
+
+    def _path(self, shard: int) -> Path:
+        return self._folder / f"{self._name}-{shard:02d}.records"
