@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.capture_columns import Fault
-from relaywatch.sources.capture_framing import Frames, is_capture
+from relaywatch.sources.capture_framing import Frames
+from relaywatch.sources.capture_magic import is_capture
 
 PACKET = udp("10.0.0.2", 4000, "198.51.100.7", 9, b"hello")
 FRAME = ethernet(PACKET)

@@ -39,8 +39,9 @@ from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.sources.capture_framing import Frames
+from relaywatch.sources.capture_reading import stem
 from relaywatch.sources.compression import open_content
-from relaywatch.sources.pcap import Pcap, stem
+from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.reading import Head, Reading
 
 PHONE, WEB, DNS = "10.0.0.2", "198.51.100.7", "203.0.113.53"

@@ -17,7 +17,11 @@ Integers = NDArray[np.int64]
 
 
 def compiled(function: Kernel) -> Kernel:
-    """Compile `function` to machine code, kept on disk between runs where a place for it can be written."""
+    """Compile `function` to machine code, kept on disk between runs where a place for it can be written.
+
+    Numba notices a change of the kernel's own file only: after changing a kernel that other files call, empty
+    their __pycache__.
+    """
     try:
         return cast("Kernel", numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # Numba finds no writable place for its cache.

@@ -15,9 +15,9 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,7 +38,6 @@ from relaywatch.sources.capture_sequence import Gaps, distance, new_payload, no_
 
 IDLE_US: Final = 120_000_000
 LONG_IDLE_US: Final = 7_200_000_000
-OPEN_FLOWS: Final = 1_000_000
 _BUCKETS: Final = 1 << 20
 _ROOM: Final = 32_768
 _SPARE: Final = 16
@@ -86,78 +85,70 @@ class Finished:
     events: Records
 
 
-@dataclass(slots=True)
+class Store(NamedTuple):
+    """The table's arrays, as the kernels share them.
+
+    table, gaps: one entry a slot; free: slots not in use; buckets: first slot of each hash bucket, -1 where none.
+    counters: see the places above; done, seconds, events: outputs; known: addresses taken for the device's.
+    """
+
+    table: Records
+    gaps: NDArray[np.uint32]
+    free: NDArray[np.int32]
+    buckets: NDArray[np.int32]
+    counters: Integers
+    done: Records
+    seconds: Records
+    events: Records
+    known: Records
+
+
 class FlowTable:
     """Open flows, at most `limit`; the longest silent leaves where another one needs its place."""
 
-    limit: int = OPEN_FLOWS
-    table: Records = field(init=False)
-    _gaps: NDArray[Any] = field(init=False)
-    _free: NDArray[np.int32] = field(init=False)
-    _buckets: NDArray[np.int32] = field(init=False)
-    _counters: Integers = field(init=False)
-    _done: Records = field(init=False)
-    _seconds: Records = field(init=False)
-    _events: Records = field(init=False)
-    _known: Records = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Make room; zeroed pages cost no memory before a flow touches them."""
-        self.table = np.zeros(self.limit, FLOW)
-        self._gaps = no_gaps(self.limit)
-        self._free = np.arange(self.limit - 1, -1, -1, dtype=np.int32)
-        self._buckets = np.full(_BUCKETS, -1, np.int32)
-        self._counters = np.zeros(16, np.int64)
-        self._counters[_OLDEST : _NEWEST + 2] = -1
-        self._counters[_FREE] = self.limit
+    def __init__(self, limit: int) -> None:
+        counters = np.zeros(16, np.int64)
+        counters[_OLDEST : _NEWEST + 2] = -1
+        counters[_FREE] = limit
         # A secret seed, so that a capture cannot be made whose flows all share a bucket.
-        self._counters[_SEED] = secrets.randbits(62)
-        self._done = np.zeros(_ROOM, FLOW)
-        self._seconds = np.zeros(_ROOM, VOLUME)
-        self._events = np.zeros(_ROOM, EVENT)
-        self._known = np.zeros(_KNOWN, KNOWN)
+        counters[_SEED] = secrets.randbits(62)
+        # Zeroed pages cost no memory before a flow touches them.
+        self._store = Store(
+            np.zeros(limit, FLOW),
+            no_gaps(limit),
+            np.arange(limit - 1, -1, -1, dtype=np.int32),
+            np.full(_BUCKETS, -1, np.int32),
+            counters,
+            np.zeros(_ROOM, FLOW),
+            np.zeros(_ROOM, VOLUME),
+            np.zeros(_ROOM, EVENT),
+            np.zeros(_KNOWN, KNOWN),
+        )
 
     def feed(self, octets: Octets, packets: Records, first: int, sight: Sight) -> Iterator[Finished]:
         """Take packets in, in order; `first` is the number of packets[0] in the file."""
         at = 0
         while at < len(packets):
-            at = advance(
-                octets, packets, at, first, sight, self.table, self._gaps, self._free, self._buckets, self._counters,
-                self._done, self._seconds, self._events, self._known,
-            )  # fmt: skip
+            at = advance(octets, packets, at, first, int(sight), self._store)
             yield self._taken()
 
     def end(self) -> Iterator[Finished]:
         """Let every open flow go."""
-        while self._counters[_OPEN]:
-            drain(self.table, self._free, self._buckets, self._counters, self._done, self._seconds)
+        while self._store.counters[_OPEN]:
+            drain(self._store)
             yield self._taken()
 
     def _taken(self) -> Finished:
-        counts = self._counters
-        rows = Finished(self._done[: counts[_DONE]], self._seconds[: counts[_SECONDS]], self._events[: counts[_EVENTS]])
-        counts[_DONE] = counts[_SECONDS] = counts[_EVENTS] = 0
-        return rows
+        store = self._store
+        flows, seconds, events = store.counters[[_DONE, _SECONDS, _EVENTS]]
+        store.counters[[_DONE, _SECONDS, _EVENTS]] = 0
+        return Finished(store.done[:flows], store.seconds[:seconds], store.events[:events])
 
 
 @compiled
-def advance(
-    octets: Octets,
-    packets: Records,
-    at: int,
-    first: int,
-    sight: int,
-    table: Records,
-    gaps: NDArray[Any],
-    free: NDArray[np.int32],
-    buckets: NDArray[np.int32],
-    counters: Integers,
-    done: Records,
-    seconds: Records,
-    events: Records,
-    known: Records,
-) -> int:
+def advance(octets: Octets, packets: Records, at: int, first: int, sight: int, store: Store) -> int:
     """Packets from `at` into the table until all are in or an output is full; returns the next packet's index."""
+    counters = store.counters
     while at < len(packets):
         packet = packets[at]
         if packet.fault:
@@ -165,20 +156,25 @@ def advance(
             continue
         if max(counters[_DONE], counters[_SECONDS], counters[_EVENTS]) > _ROOM - _SPARE:
             return at
-        expire(packet.time, table, free, buckets, counters, done, seconds)
+        expire(packet.time, store)
         bucket = bucket_of(packet, counters[_SEED])
-        slot = find(packet, bucket, buckets, table)
-        if slot >= 0 and begins_anew(packet, table[slot]):
-            finish(slot, table, free, buckets, counters, done, seconds)
+        slot = find(packet, bucket, store)
+        if slot >= 0 and begins_anew(packet, store.table[slot]):
+            finish(slot, store)
             slot = -1
         if slot < 0:
             if counters[_FREE] == 0:
-                oldest = counters[_OLDEST] if counters[_OLDEST] >= 0 else counters[_OLDEST + 1]
-                finish(oldest, table, free, buckets, counters, done, seconds)
-            slot = begin(packet, at, first + at, bucket, sight, table, gaps, free, buckets, counters, events, known)
-        count(octets, packet, at, first + at, slot, table, gaps[slot], counters, seconds, events)
+                finish(longest_silent(counters), store)
+            slot = begin(packet, at, first + at, bucket, sight, store)
+        count(octets, packet, at, first + at, slot, store)
         at += 1
     return at
+
+
+@compiled
+def longest_silent(counters: Integers) -> int:
+    """Find the slot to give up: of the short queue if it has any."""
+    return int(counters[_OLDEST] if counters[_OLDEST] >= 0 else counters[_OLDEST + 1])
 
 
 @compiled
@@ -226,11 +222,11 @@ def to_local(packet: np.void, flow: np.void) -> bool:
 
 
 @compiled
-def find(packet: np.void, bucket: int, buckets: NDArray[np.int32], table: Records) -> int:
+def find(packet: np.void, bucket: int, store: Store) -> int:
     """Slot of the packet's flow, or -1."""
-    slot = np.int64(buckets[bucket])
+    slot = np.int64(store.buckets[bucket])
     while slot >= 0:
-        flow = table[slot]
+        flow = store.table[slot]
         if flow.protocol == packet.protocol and (from_local(packet, flow) or to_local(packet, flow)):
             return slot
         slot = np.int64(flow.chain)
@@ -255,39 +251,24 @@ def begins_anew(packet: np.void, flow: np.void) -> bool:
 
 
 @compiled
-def expire(
-    now: int,
-    table: Records,
-    free: NDArray[np.int32],
-    buckets: NDArray[np.int32],
-    counters: Integers,
-    done: Records,
-    seconds: Records,
-) -> None:
+def expire(now: int, store: Store) -> None:
     """Let a few flows go that were silent too long; the cost is bounded per packet."""
     for queue in range(2):
         allowed = LONG_IDLE_US if queue else IDLE_US
         for _ in range(_ENDED_PER_PACKET):
-            slot = counters[_OLDEST + queue]
-            if slot < 0 or now - table[slot].end <= allowed:
+            slot = store.counters[_OLDEST + queue]
+            if slot < 0 or now - store.table[slot].end <= allowed:
                 break
-            finish(slot, table, free, buckets, counters, done, seconds)
+            finish(slot, store)
 
 
 @compiled
-def finish(
-    slot: int,
-    table: Records,
-    free: NDArray[np.int32],
-    buckets: NDArray[np.int32],
-    counters: Integers,
-    done: Records,
-    seconds: Records,
-) -> None:
+def finish(slot: int, store: Store) -> None:
     """Move a flow from the table to the output."""
+    table, buckets, counters = store.table, store.buckets, store.counters
     flow = table[slot]
-    close_second(flow, counters, seconds)
-    done[counters[_DONE]] = flow
+    close_second(flow, counters, store.seconds)
+    store.done[counters[_DONE]] = flow
     counters[_DONE] += 1
     unlink(slot, table, counters)
     before = np.int64(buckets[flow.bucket])
@@ -297,24 +278,16 @@ def finish(
         while table[before].chain != slot:
             before = np.int64(table[before].chain)
         table[before].chain = flow.chain
-    free[counters[_FREE]] = slot
+    store.free[counters[_FREE]] = slot
     counters[_FREE] += 1
     counters[_OPEN] -= 1
 
 
 @compiled
-def drain(
-    table: Records,
-    free: NDArray[np.int32],
-    buckets: NDArray[np.int32],
-    counters: Integers,
-    done: Records,
-    seconds: Records,
-) -> None:
+def drain(store: Store) -> None:
     """Finish open flows, the longest silent first, until none is left or the output is full."""
-    while counters[_OPEN] and counters[_DONE] < _ROOM - _SPARE:
-        slot = counters[_OLDEST] if counters[_OLDEST] >= 0 else counters[_OLDEST + 1]
-        finish(slot, table, free, buckets, counters, done, seconds)
+    while store.counters[_OPEN] and store.counters[_DONE] < _ROOM - _SPARE:
+        finish(longest_silent(store.counters), store)
 
 
 @compiled
@@ -415,27 +388,15 @@ def device_end(packet: np.void, source_began: int, sight: int, known: Records) -
 
 
 @compiled
-def begin(
-    packet: np.void,
-    at: int,
-    position: int,
-    bucket: int,
-    sight: int,
-    table: Records,
-    gaps: NDArray[Any],
-    free: NDArray[np.int32],
-    buckets: NDArray[np.int32],
-    counters: Integers,
-    events: Records,
-    known: Records,
-) -> int:
+def begin(packet: np.void, at: int, position: int, bucket: int, sight: int, store: Store) -> int:
     """Open a flow for the packet; returns its slot."""
+    table, counters, known = store.table, store.counters, store.known
     counters[_FREE] -= 1
-    slot = np.int64(free[counters[_FREE]])
+    slot = np.int64(store.free[counters[_FREE]])
     counters[_OPEN] += 1
     flow = table[slot]
     clear(flow)
-    gaps[slot] = 0
+    store.gaps[slot] = 0
     syn = packet.protocol == TCP and packet.flags & (SYN | RST) == SYN
     # A SYN-ACK is the answer to a SYN that was missed: its receiver began.
     source_began = not (syn and packet.flags & ACK)
@@ -455,10 +416,10 @@ def begin(
     flow.position = position
     flow.second = packet.time // 1_000_000
     flow.bucket = bucket
-    flow.chain = buckets[bucket]
-    buckets[bucket] = slot
+    flow.chain = store.buckets[bucket]
+    store.buckets[bucket] = slot
     append(slot, 0, table, counters)
-    event(EventKind.FLOW_STARTED, at, 0, from_source, flow, counters, events)
+    event(EventKind.FLOW_STARTED, at, 0, from_source, flow, store)
     return slot
 
 
@@ -486,40 +447,29 @@ def place_ends(packet: np.void, flow: np.void, from_source: int) -> None:
 
 
 @compiled
-def event(kind: int, at: int, offset: int, sent: int, flow: np.void, counters: Integers, events: Records) -> None:
+def event(kind: int, at: int, offset: int, sent: int, flow: np.void, store: Store) -> None:
     """Ask naming to look at a packet."""
-    row = events[counters[_EVENTS]]
-    counters[_EVENTS] += 1
+    row = store.events[store.counters[_EVENTS]]
+    store.counters[_EVENTS] += 1
     row.flow_id, row.packet, row.offset = flow.flow_id, at, offset
     row.kind, row.mirrored, row.from_src = kind, flow.mirrored, sent
 
 
 @compiled
-def count(
-    octets: Octets,
-    packet: np.void,
-    at: int,
-    position: int,
-    slot: int,
-    table: Records,
-    gaps: NDArray[Any],
-    counters: Integers,
-    seconds: Records,
-    events: Records,
-) -> None:
+def count(octets: Octets, packet: np.void, at: int, position: int, slot: int, store: Store) -> None:
     """Add the packet to its flow."""
-    flow = table[slot]
+    flow = store.table[slot]
     sent = from_local(packet, flow)
     fresh = packet.payload_bytes
     if packet.protocol == TCP and packet.flags:
-        fresh = follow(octets, packet, at, sent, flow, gaps[0 if sent else 1], counters, events)
+        fresh = follow(octets, packet, at, sent, flow, store.gaps[slot, 0 if sent else 1], store)
     elif packet.protocol == UDP and packet.payload_bytes:
-        datagram(octets, packet, at, sent, flow, counters, events)
+        datagram(octets, packet, at, sent, flow, store)
     if flow.uid < 0:
         flow.uid = packet.uid
     flow.start = min(flow.start, packet.time)
     flow.end = max(flow.end, packet.time)
-    add_second(packet, position, sent, fresh, flow, counters, seconds)
+    add_second(packet, position, sent, fresh, flow, store)
     if sent:
         flow.bytes_out += fresh
         flow.wire_out += packet.wire_bytes
@@ -530,24 +480,16 @@ def count(
         flow.packets_in += 1
     # Half closed (one FIN) may last as long as open.
     lasting = packet.protocol == TCP and flow.closed < 3 and (flow.accepted or (flow.bytes_out and flow.bytes_in))
-    unlink(slot, table, counters)
-    append(slot, 1 if lasting else 0, table, counters)
+    unlink(slot, store.table, store.counters)
+    append(slot, 1 if lasting else 0, store.table, store.counters)
 
 
 @compiled
-def add_second(
-    packet: np.void,
-    position: int,
-    sent: int,
-    fresh: int,
-    flow: np.void,
-    counters: Integers,
-    seconds: Records,
-) -> None:
+def add_second(packet: np.void, position: int, sent: int, fresh: int, flow: np.void, store: Store) -> None:
     """Add to the flow's interval. A packet stamped just before the interval counts within it."""
     second = packet.time // 1_000_000
     if second != flow.second and second != flow.second - 1:
-        close_second(flow, counters, seconds)
+        close_second(flow, store.counters, store.seconds)
         flow.second = second
     if flow.second_packets_out + flow.second_packets_in == 0:
         flow.second_position = position
@@ -561,16 +503,7 @@ def add_second(
 
 
 @compiled
-def follow(
-    octets: Octets,
-    packet: np.void,
-    at: int,
-    sent: int,
-    flow: np.void,
-    gaps: Gaps,
-    counters: Integers,
-    events: Records,
-) -> int:
+def follow(octets: Octets, packet: np.void, at: int, sent: int, flow: np.void, gaps: Gaps, store: Store) -> int:
     """TCP's part of a packet: opening, closing, new payload bytes (returned), and what names the host."""
     sequence, length = np.int64(packet.sequence), packet.payload_bytes
     if packet.flags & SYN:
@@ -596,9 +529,9 @@ def follow(
     if packet.flags & FIN:
         flow.closed |= bit
     if fresh and packet.src_port == 53 and packet.end - packet.payload > 14:
-        event(EventKind.DNS_MESSAGE, at, 0, sent, flow, counters, events)
+        event(EventKind.DNS_MESSAGE, at, 0, sent, flow, store)
     if fresh and sent == bool(flow.from_local):
-        opening(octets, packet, at, sequence, sent, flow, counters, events)
+        opening(octets, packet, at, sequence, sent, flow, store)
     return fresh
 
 
@@ -618,16 +551,7 @@ def handshake(packet: np.void, sent: int, flow: np.void) -> None:
 
 
 @compiled
-def opening(
-    octets: Octets,
-    packet: np.void,
-    at: int,
-    sequence: int,
-    sent: int,
-    flow: np.void,
-    counters: Integers,
-    events: Records,
-) -> None:
+def opening(octets: Octets, packet: np.void, at: int, sequence: int, sent: int, flow: np.void, store: Store) -> None:
     """Label a connection by the initiator's first payload, and hand out what may name the host."""
     if flow.asked == 255:
         return
@@ -647,7 +571,7 @@ def opening(
     flow.asked += 1
     # Only what the device itself asked for names the other side.
     if flow.from_local:
-        event(EventKind.FIRST_PAYLOAD, at, offset, sent, flow, counters, events)
+        event(EventKind.FIRST_PAYLOAD, at, offset, sent, flow, store)
 
 
 @compiled
@@ -676,21 +600,13 @@ def stream_label(octets: Octets, packet: np.void) -> tuple[int, int]:
 
 
 @compiled
-def datagram(
-    octets: Octets,
-    packet: np.void,
-    at: int,
-    sent: int,
-    flow: np.void,
-    counters: Integers,
-    events: Records,
-) -> None:
+def datagram(octets: Octets, packet: np.void, at: int, sent: int, flow: np.void, store: Store) -> None:
     """Label a UDP flow; hand DNS answers to naming."""
     begin_at = packet.payload
     if packet.src_port == 53 or packet.dst_port == 53:
         flow.label = Label.DNS
         if packet.src_port == 53 and packet.end - begin_at > 12:
-            event(EventKind.DNS_MESSAGE, at, 0, sent, flow, counters, events)
+            event(EventKind.DNS_MESSAGE, at, 0, sent, flow, store)
         return
     if flow.label or packet.end - begin_at < 5 or octets[begin_at] & 0xC0 != 0xC0:
         return

@@ -17,6 +17,7 @@ import numpy as np
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.capture_columns import PACKET, Fault, Integers, Octets, Records, compiled
+from relaywatch.sources.capture_magic import CLASSIC, ORDERS, SECTION
 
 BUFFER_BYTES: Final = 1 << 24
 PIECE_BYTES: Final = 1 << 18
@@ -32,23 +33,9 @@ FULL: Final = 1
 LOST: Final = 2
 METADATA: Final = 3
 
-_CLASSIC: Final = {
-    b"\xa1\xb2\xc3\xd4": (1, 1),
-    b"\xd4\xc3\xb2\xa1": (0, 1),
-    b"\xa1\xb2\x3c\x4d": (1, 1000),
-    b"\x4d\x3c\xb2\xa1": (0, 1000),
-}
-"""Magic: (big-endian, units of the fraction in a microsecond)."""
-_SECTION: Final = b"\x0a\x0d\x0d\x0a"
-_ORDERS: Final = {b"\x1a\x2b\x3c\x4d": 1, b"\x4d\x3c\x2b\x1a": 0}
 _SECTION_TYPE: Final = 0x0A0D0D0A
 _PCAPDROID_PEN: Final = 62_652
 _LATEST_US: Final = 253_402_300_799_000_000
-
-
-def is_capture(content: bytes) -> bool:
-    """Whether `content` begins as a pcap or pcapng file."""
-    return content[:4] in _CLASSIC or (content[:4] == _SECTION and content[8:12] in _ORDERS)
 
 
 class Application(NamedTuple):
@@ -98,7 +85,7 @@ class Frames:
         """Batches until the end, or until the framing is lost. Raises SourceError where the file is no capture."""
         self._fill()
         magic = self._octets[:4].tobytes()
-        walk = self._sections() if magic == _SECTION else self._classic(magic)
+        walk = self._sections() if magic == SECTION else self._classic(magic)
         yield from walk
 
     def _fill(self) -> None:
@@ -118,11 +105,11 @@ class Frames:
 
     def _classic(self, magic: bytes) -> Iterator[Batch]:
         header = self._octets[: min(24, self._filled)].tobytes()
-        if magic not in _CLASSIC:
+        if magic not in CLASSIC:
             raise SourceError(self.path, "not a pcap or pcapng capture.", position="byte 0")
         if len(header) < 24:
             raise SourceError(self.path, "ends within the capture's file header.", position=f"byte {len(header)}")
-        big, fraction = _CLASSIC[magic]
+        big, fraction = CLASSIC[magic]
         snaplen, link = struct.unpack(">II" if big else "<II", header[16:24])
         self._at = 24
         limit = min(LARGEST_CAPTURED, 2 * snaplen) if snaplen else LARGEST_CAPTURED
@@ -179,8 +166,8 @@ class Frames:
     def _metadata(self, section: Integers, interfaces: Integers) -> None:
         """Take in the whole section, interface or custom block at hand."""
         head = self._octets[self._at : self._at + 12].tobytes()
-        if head[:4] == _SECTION:
-            section[:] = _ORDERS[head[8:12]], 0, -1
+        if head[:4] == SECTION:
+            section[:] = ORDERS[head[8:12]], 0, -1
         mark = ">" if section[0] else "<"
         kind, length = struct.unpack(mark + "II", head[:8])
         content = self._octets[self._at + 8 : self._at + length - 4].tobytes()
