@@ -138,7 +138,7 @@ def _parse(content: bytes, columns: Sequence[str], delimiter: str, used: Sequenc
     wanted = list(used or columns)
     if not content:
         return pa.table({name: pa.array([], pa.string()) for name in wanted})
-    if b"\r" in content:
+    if b"\r" in content or content.startswith(b"\n") or b"\n\n" in content:
         return None
     try:
         return pacsv.read_csv(
@@ -183,7 +183,7 @@ def typed(
             quarantine.add(str(path), position, f"{name}: {shown(frame[name][index])} is not a valid value")
         else:
             absent = next(n for n, mask in missing.items() if mask[index])
-            quarantine.add(str(path), position, f"{absent} is missing")
+            quarantine.add(str(path), position, f"{absent} is missing or not valid")
     return cast.filter(~wrong)
 
 

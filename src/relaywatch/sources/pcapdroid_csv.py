@@ -130,14 +130,15 @@ def _realigned(fields: Sequence[str], layout: Sequence[str]) -> list[str | None]
 
 def _middle(fields: Sequence[str], with_package: bool) -> list[str | None]:  # noqa: FBT001 - what the header says
     """App, (PackageName,) Proto, Status and Info: anchored on the package where there is one, else on the protocol."""
-    after = 4 if with_package else 3
-    for at in range(1, len(fields) - after + 1):
-        layer7 = fields[at + 1] if with_package else fields[at]
-        package = fields[at] if with_package else ""
-        if _LAYER7.fullmatch(layer7) and (not with_package or not package or _PACKAGE.fullmatch(package)):
-            app, info = ",".join(fields[:at]), ",".join(fields[at + after - 1 :])
-            return [app, package, layer7, None, info] if with_package else [app, layer7, None, info]
-    return [None] * (after + 1)
+    if not with_package:
+        at = next((i for i in range(1, len(fields) - 2) if _LAYER7.fullmatch(fields[i])), None)
+        return [None] * 4 if at is None else [",".join(fields[:at]), fields[at], None, ",".join(fields[at + 2 :])]
+    places = [i for i in range(1, len(fields) - 3) if _LAYER7.fullmatch(fields[i + 1])]
+    named = [i for i in places if _PACKAGE.fullmatch(fields[i])]
+    at = next(iter(named or [i for i in places if not fields[i]]), None)
+    if at is None:
+        return [None] * 5
+    return [",".join(fields[:at]), fields[at], fields[at + 1], None, ",".join(fields[at + 3 :])]
 
 
 def _instant(name: str) -> pl.Expr:

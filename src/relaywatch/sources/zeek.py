@@ -136,9 +136,13 @@ class ZeekNames:
 
 
 def _logs(folder: Path) -> dict[str, list[Path]]:
-    """The Zeek logs of a folder by kind, in name order."""
+    """The Zeek logs of a folder by kind, in name order; none where it cannot be listed."""
     found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError:
+        return found
+    for path in entries:
         if path.name.startswith(".") or path.is_symlink() or not path.is_file():
             continue
         try:

@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+import gzip
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from unit_reads import read_bytes, read_paths, shared
+
+from relaywatch.model.schemas import Direction, Observability, SignalKind
+from relaywatch.sources.discovery import discover
+from relaywatch.sources.zeek import ZeekConn, ZeekSocks
+
+PHONE, SERVER, PEER = "192.168.7.20", "198.51.100.7", "203.0.113.9"
+RECORD = {
+    "ts": "1700000000.250000",
+    "uid": "CaaaaaaaaaaaaaaaA1",
+    "id.orig_h": PHONE,
+    "id.orig_p": "40000",
+    "id.resp_h": SERVER,
+    "id.resp_p": "443",
+    "proto": "tcp",
+    "service": "ssl",
+    "duration": "2.500000",
+    "orig_bytes": "700",
+    "resp_bytes": "9000",
+    "conn_state": "SF",
+    "local_orig": "-",
+    "missed_bytes": "0",
+    "history": "ShADadFf",
+    "orig_pkts": "12",
+    "orig_ip_bytes": "1300",
+    "resp_pkts": "14",
+    "resp_ip_bytes": "9700",
+}
+FIELDS = list(RECORD)
+
+
+def header(path: str, fields: list[str]) -> str:
+    lines = ["#separator \\x09", "#set_separator\t,", "#empty_field\t(empty)", "#unset_field\t-", f"#path\t{path}"]
+    return "\n".join(
+        [*lines, "#open\t2023-11-14-00-00-00", "\t".join(["#fields", *fields]), "\t".join(["#types", *fields]), ""]
+    )
+
+
+def log(*records: dict[str, str], path: str = "conn", fields: list[str] = FIELDS) -> bytes:
+    body = "".join("\t".join(record.get(name, "-") for name in fields) + "\n" for record in records)
+    return (header(path, fields) + body + "#close\t2023-11-14-01-00-00\n").encode()
+
+
+def conn(**changed: str) -> dict[str, str]:
+    return RECORD | {
+        name.replace("orig_h", "id.orig_h").replace("resp_h", "id.resp_h"): value for name, value in changed.items()
+    }
+
+
+def as_json(record: dict[str, str]) -> str:
+    numbers = {"ts", "duration", "missed_bytes"} | {n for n in FIELDS if n.endswith(("_p", "_bytes", "_pkts"))}
+    return json.dumps(
+        {
+            n: float(v) if n in ("ts", "duration") else int(v) if n in numbers else v
+            for n, v in record.items()
+            if v != "-"
+        }
+    )
+
+
+def flows(*records, device=""):
+    rows, quarantine = read_bytes(ZeekConn(), log(*records), device=device)
+    assert quarantine.total == 0
+    return rows["flows"]
+
+
+def test_an_outbound_connection_is_a_flow_of_the_local_address():
+    (flow,) = flows(RECORD)
+    assert flow["device_uid"] == flow["local_ip"] == PHONE
+    assert (flow["remote_ip"], flow["remote_port"], flow["local_port"], flow["protocol_num"]) == (SERVER, 443, 40000, 6)
+    assert flow["start_time"] == datetime(2023, 11, 14, 22, 13, 20, 250000, UTC)
+    assert flow["end_time"] == datetime(2023, 11, 14, 22, 13, 22, 750000, UTC)
+    assert (flow["bytes_out"], flow["bytes_in"], flow["wire_bytes_out"], flow["wire_bytes_in"]) == (
+        700,
+        9000,
+        1300,
+        9700,
+    )
+    assert (flow["packets_out"], flow["packets_in"]) == (12, 14)
+    assert (flow["direction_id"], flow["direction_observability"]) == (Direction.OUTBOUND, Observability.OBSERVED)
+    assert (flow["bytes_observability"], flow["established"], flow["clock"]) == (Observability.OBSERVED, True, "sensor")
+    assert (flow["android_package"], flow["android_uid"]) == (None, None)
+    assert flow["position"] == 9
+
+
+def test_a_connection_to_the_phone_is_inbound_and_its_bytes_are_the_phones():
+    (flow,) = flows(conn(orig_h=PEER, resp_h=PHONE))
+    assert (flow["device_uid"], flow["direction_id"], flow["local_port"], flow["remote_ip"]) == (
+        PHONE,
+        Direction.INBOUND,
+        443,
+        PEER,
+    )
+    assert (flow["bytes_out"], flow["bytes_in"], flow["wire_bytes_out"], flow["packets_in"]) == (9000, 700, 9700, 12)
+
+
+def test_both_ends_local_are_two_views_of_one_connection():
+    first, second = flows(conn(resp_h="192.168.7.30"))
+    assert {first["device_uid"], second["device_uid"]} == {PHONE, "192.168.7.30"}
+    assert first["direction_id"] != second["direction_id"]
+    assert (first["bytes_out"], first["bytes_in"]) == (second["bytes_in"], second["bytes_out"])
+    assert first["flow_id"] != second["flow_id"]
+
+
+def test_a_named_device_is_one_end_only_so_that_it_never_relays_to_itself():
+    gateway = "192.168.7.1"
+    found = flows(RECORD, conn(orig_h=gateway, resp_h=PHONE), conn(resp_h=gateway), device="phone-7")
+    assert [flow["local_ip"] for flow in found] == [PHONE] * 3
+    assert [flow["direction_id"] for flow in found] == [Direction.OUTBOUND, Direction.INBOUND, Direction.OUTBOUND]
+    assert {flow["device_uid"] for flow in found} == {"phone-7"}
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "172.31.0.1", "100.64.0.9", "fd00::7", "fe80::1"])
+def test_private_and_carrier_nat_addresses_are_local(address):
+    (flow,) = flows(conn(orig_h=PEER if "." in address else "2001:db8::9", resp_h=address))
+    assert (flow["device_uid"], flow["direction_id"]) == (address, Direction.INBOUND)
+
+
+def test_benchmark_addresses_are_not_local_and_the_originator_stands_in():
+    (flow,) = flows(conn(orig_h="198.18.0.5", resp_h="198.19.0.5"))
+    assert (flow["device_uid"], flow["direction_id"]) == ("198.18.0.5", Direction.OUTBOUND)
+
+
+def test_the_sensors_own_network_list_counts():
+    (flow,) = flows(conn(orig_h=PEER, resp_h=SERVER, local_orig="T"))
+    assert flow["device_uid"] == PEER
+
+
+@pytest.mark.parametrize(
+    ("history", "known"), [("ShADadFf", True), ("hADad", True), ("^hADad", False), ("Dd", False), ("-", False)]
+)
+def test_direction_is_observed_only_where_the_opening_was_seen_unflipped(history, known):
+    (flow,) = flows(conn(history=history))
+    assert flow["direction_observability"] == (Observability.OBSERVED if known else Observability.INFERRED)
+
+
+@pytest.mark.parametrize(
+    ("state", "accepted"), [("S1", True), ("RSTR", True), ("S0", False), ("REJ", False), ("OTH", None)]
+)
+def test_conn_state_says_whether_it_was_accepted(state, accepted):
+    assert flows(conn(conn_state=state))[0]["established"] is accepted
+
+
+def test_unset_bytes_stay_unknown_and_gaps_are_inferred():
+    unset, gap = flows(conn(orig_bytes="-", resp_bytes="-", duration="-"), conn(missed_bytes="20"))
+    assert (unset["bytes_out"], unset["end_time"], unset["bytes_observability"]) == (
+        None,
+        None,
+        Observability.NOT_OBSERVABLE,
+    )
+    assert gap["bytes_observability"] == Observability.INFERRED
+
+
+def test_json_gives_the_same_rows_as_tsv():
+    records = [RECORD, conn(orig_h=PEER, resp_h=PHONE, service="-")]
+    rows, quarantine = read_bytes(ZeekConn(), "\n".join(map(as_json, records)).encode())
+    assert quarantine.total == 0
+    shift = {"position", "flow_id"}
+    assert [{k: v for k, v in r.items() if k not in shift} for r in rows["flows"]] == [
+        {k: v for k, v in r.items() if k not in shift} for r in flows(*records)
+    ]
+
+
+def test_json_times_may_be_iso_8601():
+    record = json.loads(as_json(RECORD)) | {"ts": "2023-11-14T22:13:20.250000Z"}
+    rows, _ = read_bytes(ZeekConn(), json.dumps(record).encode())
+    assert rows["flows"][0]["start_time"] == datetime(2023, 11, 14, 22, 13, 20, 250000, UTC)
+
+
+def test_columns_may_change_where_logs_were_joined():
+    fewer = [name for name in FIELDS if name != "service"]
+    rows, quarantine = read_bytes(ZeekConn(), log(RECORD) + log(RECORD, fields=fewer))
+    assert quarantine.total == 0
+    assert [flow["app_protocol"] for flow in rows["flows"]] == ["ssl", None]
+    assert [flow["bytes_in"] for flow in rows["flows"]] == [9000, 9000]
+
+
+def test_names_come_from_tls_first_then_from_the_last_earlier_answer(tmp_path):
+    other = conn(uid="Cbbb", ts="1700000100.000000")
+    (tmp_path / "conn.log.gz").write_bytes(gzip.compress(log(RECORD, other, conn(uid="Cccc", ts="1600000000.000000"))))
+    (tmp_path / "ssl.log").write_bytes(
+        log(
+            {"ts": "1", "uid": RECORD["uid"], "server_name": "Shop.Example.com"},
+            path="ssl",
+            fields=["ts", "uid", "server_name"],
+        )
+    )
+    answers = [
+        {"ts": f"{1700000000 + at}.000000", "id.orig_h": who, "query": name, "answers": f"alias.example.net,{SERVER}"}
+        for at, who, name in [
+            (10, PHONE, "early.example.org"),
+            (50, PHONE, "late.example.org"),
+            (90, PEER, "others.example.org"),
+            (200, PHONE, "after.example.org"),
+        ]
+    ]
+    (tmp_path / "dns.log").write_bytes(log(*answers, path="dns", fields=["ts", "id.orig_h", "query", "answers"]))
+    rows, quarantine = read_paths(tmp_path)
+    assert quarantine.total == 0
+    assert [(flow["remote_hostname"], flow["hostname_observability"]) for flow in rows["flows"]] == [
+        ("shop.example.com", Observability.OBSERVED),
+        ("late.example.org", Observability.INFERRED),
+        (None, Observability.NOT_OBSERVABLE),
+    ]
+
+
+SOCKS = [
+    "ts",
+    "uid",
+    "id.orig_h",
+    "id.orig_p",
+    "id.resp_h",
+    "id.resp_p",
+    "version",
+    "status",
+    "request.host",
+    "request.name",
+    "request_p",
+]
+REQUEST = dict(
+    zip(
+        SOCKS,
+        ["1700000001.000000", "Cx", PEER, "5000", PHONE, "1080", "5", "succeeded", "-", "www.example.org", "443"],
+        strict=True,
+    )
+)
+
+
+def test_a_socks_request_that_the_phone_answers_is_a_signal(tmp_path):
+    (tmp_path / "conn.log").write_bytes(log(RECORD))
+    (tmp_path / "socks.log").write_bytes(log(REQUEST, path="socks", fields=SOCKS))
+    rows, _ = read_paths(tmp_path)
+    (signal,) = [row for row in rows["signals"] if row["kind"] == SignalKind.SOCKS_REQUEST]
+    assert (signal["device_uid"], signal["local_port"], signal["position"]) == (PHONE, 1080, 9)
+    assert signal["detail"] == "SOCKS5 www.example.org:443 succeeded"
+
+
+def test_a_phone_that_only_uses_a_proxy_is_not_the_proxy():
+    outward = REQUEST | {"id.orig_h": PHONE, "id.resp_h": SERVER}
+    rows, _ = read_bytes(ZeekSocks(), log(outward, path="socks", fields=SOCKS), device="phone-7")
+    assert rows["signals"][0]["device_uid"] == SERVER
+
+
+def test_each_device_gets_the_span_that_was_watched():
+    rows, _ = read_bytes(ZeekConn(), log(RECORD, conn(ts="1700000100.000000")))
+    (capture,) = rows["signals"]
+    assert (capture["kind"], capture["detail"], capture["device_uid"]) == (SignalKind.CAPTURE, "", PHONE)
+    assert (capture["start_time"].timestamp(), capture["end_time"].timestamp()) == (1700000000.25, 1700000102.5)
+
+
+def test_sibling_logs_without_a_conn_log_say_so(tmp_path):
+    (tmp_path / "dns.log").write_bytes(log(path="dns", fields=["ts", "id.orig_h", "query", "answers"]))
+    rows, quarantine = read_paths(tmp_path)
+    assert not rows
+    assert "conn.log" in quarantine.records[0].reason
+
+
+def test_a_damaged_sibling_costs_only_names(tmp_path):
+    (tmp_path / "conn.log").write_bytes(log(RECORD))
+    whole = gzip.compress(log(path="ssl", fields=["ts", "uid", "server_name"]) + bytes(100))
+    (tmp_path / "ssl.log.gz").write_bytes(whole[:-4])
+    rows, quarantine = read_paths(tmp_path)
+    assert len(rows["flows"]) == 1
+    assert any("ends too early" in record.reason for record in quarantine.records)
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (conn(ts="XXXXXXXXXX.XXXXXX"), "time"),
+        (conn(ts="nan"), "time"),
+        (conn(orig_h="phone"), "id.orig_h"),
+        (conn(proto="smoke"), "protocol"),
+        (conn(orig_bytes="-7"), "negative"),
+        (conn(resp_bytes="lots"), "resp_bytes: 'lots'"),
+        (conn(duration="1e300"), "duration"),
+        (conn(service="a\tb"), "20 fields"),
+    ],
+)
+def test_a_damaged_line_is_put_aside_and_the_others_count(record, reason):
+    rows, quarantine = read_bytes(ZeekConn(), log(RECORD, record, RECORD))
+    assert [flow["position"] for flow in rows["flows"]] == [9, 11]
+    (aside,) = quarantine.records
+    assert aside.position == "line 10"
+    assert reason in aside.reason
+
+
+GOOD = "\t".join(RECORD.values())
+DAMAGED = st.tuples(
+    st.integers(0, len(GOOD) - 1), st.sampled_from(["\t", "-", "\x00", "9", "\u00e9", "\r", '"', ",", "\\"])
+).map(lambda change: GOOD[: change[0]] + change[1] + GOOD[change[0] + 1 :])
+
+
+@given(lines=st.lists(st.just(GOOD) | DAMAGED | st.text(max_size=40).map(lambda s: s.replace("\n", "")), max_size=8))
+@settings(max_examples=150, deadline=None)
+def test_every_line_is_a_flow_or_in_quarantine(lines):
+    content = (header("conn", FIELDS) + "".join(line + "\n" for line in lines)).encode()
+    rows, quarantine = read_bytes(ZeekConn(), content, device="phone")
+    records = [line for line in lines if line.removesuffix("\r") and not line.startswith(("#", "{"))]
+    if not any(line.startswith(("#", "{")) for line in lines):
+        assert len(rows["flows"]) + quarantine.total == len(records)
+
+
+JSON = as_json(RECORD)
+
+
+@given(
+    lines=st.lists(
+        st.just(JSON)
+        | st.integers(0, len(JSON) - 1).map(lambda n: JSON[:n] + "[" + JSON[n + 1 :])
+        | st.sampled_from(["{}", '{"ts":', "{" * 3000, '{"ts": [1]}', '{"a": "\\ud800"}']),
+        max_size=6,
+    )
+)
+@settings(max_examples=100, deadline=None)
+def test_every_json_line_is_a_flow_or_in_quarantine(lines):
+    rows, quarantine = read_bytes(ZeekConn(), "".join(line + "\n" for line in lines).encode(), device="phone")
+    assert len(rows["flows"]) + quarantine.total == len(lines)
+
+
+@given(content=st.binary(max_size=500))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_survived(content):
+    read_bytes(ZeekConn(), content)
+    read_bytes(ZeekConn(), header("conn", FIELDS).encode() + content)
+    read_bytes(ZeekSocks(), header("socks", SOCKS).encode() + content)
+
+
+def test_real_logs_are_read_whole():
+    folder = shared("samples", "zeek")
+    tsv, _ = read_paths(folder / "zat_conn.log")
+    lines = (folder / "zat_conn.log").read_bytes().split(b"\n")
+    assert len({row["position"] for row in tsv["flows"]}) == sum(
+        1 for line in lines if line and not line.startswith(b"#")
+    )
+    assert any(row["remote_hostname"] for row in tsv["flows"])
+    assert {unit.reader_name for unit in discover([folder / "zat_json_conn.log"]).units} == {"zeek-conn"}
