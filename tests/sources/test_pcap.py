@@ -197,6 +197,47 @@ def test_volumes_are_one_row_a_second_and_add_up_to_the_flow() -> None:
     assert {row["flow_id"] for row in result.volumes} == {flow["flow_id"]}
 
 
+def test_packets_out_of_order_around_a_second_stay_in_one_row() -> None:
+    frames = [(T0 + shift, udp(PHONE, 1, WEB, 2, b"x")) for shift in (999_990, 1_000_010, 999_999, 1_000_020)]
+    rows = Result(classic(frames, link=101)).volumes
+    assert [(row["start_time"], row["packets_out"]) for row in rows] == [(at(T0), 1), (at(T0 + 10**6), 3)]
+
+
+def test_more_flows_than_any_batch_holds() -> None:
+    """Every packet is a flow of its own, so that each output fills several times."""
+    number = 150_000
+    packet = bytearray(udp(PHONE, 1, WEB, 2, b"xy"))
+    records = [classic([], link=101)]
+    for i in range(number):
+        packet[20:24] = struct.pack(">HH", i % 60_000 + 1, i // 60_000 + 1)
+        records.append(struct.pack("<IIII", T0 // 10**6, i, len(packet), len(packet)) + packet)
+    sums = defaultdict(int)
+    ids = set()
+    for part in Pcap(open_flows=1000).read(Path("x.pcap"), io.BytesIO(b"".join(records)), Reading(Quarantine())):
+        if part.table in ("flows", "volumes"):
+            sums[part.table] += sum(part.rows["bytes_out"].to_pylist())
+        if part.table == "flows":
+            ids.update(part.rows["flow_id"].to_pylist())
+    assert sums == {"flows": 2 * number, "volumes": 2 * number}
+    assert ids == set(range(number))
+
+
+def test_a_datagram_to_a_group_is_no_groups_flow() -> None:
+    frame = b"\xff" * 6 + b"\2\0\0\0\0\2\x08\0" + udp(PHONE, 137, "10.0.0.255", 137, b"x")
+    (flow,) = Result(classic([(T0, frame)])).flows
+    assert (flow["device_uid"], flow["direction_id"]) == (PHONE, Direction.OUTBOUND)
+
+
+def test_dns_over_tcp_names_flows_too() -> None:
+    message = dns_answer("shop.example", WEB)
+    packets = connection((PHONE, 4000), (DNS, 53), [b"\0\x04ask?"], [struct.pack(">H", len(message)) + message])
+    flows = Result(raw([*packets, udp(PHONE, 9, WEB, 2, b"x")])).flows
+    assert [(flow["app_protocol"], flow["remote_hostname"]) for flow in flows] == [
+        ("dns", None),
+        (None, "shop.example"),
+    ]
+
+
 def test_two_local_ends_each_see_the_flow_unless_the_device_is_named() -> None:
     content = raw(connection((PHONE, 4000), ("192.168.1.9", 80), [b"abc"], [b"zz"]))
     mine, other = Result(content).flows
