@@ -57,12 +57,13 @@ def conn(**changed: str) -> dict[str, str]:
 
 
 def as_json(record: dict[str, str]) -> str:
+    """The record as Zeek's JSON writer has it: numbers and booleans as such, unset fields left out."""
     numbers = {"ts", "duration", "missed_bytes"} | {n for n in FIELDS if n.endswith(("_p", "_bytes", "_pkts"))}
+    values = {n: v for n, v in record.items() if v != "-"}
     return json.dumps(
         {
-            n: float(v) if n in ("ts", "duration") else int(v) if n in numbers else v
-            for n, v in record.items()
-            if v != "-"
+            n: v == "T" if n == "local_orig" else float(v) if n in ("ts", "duration") else int(v) if n in numbers else v
+            for n, v in values.items()
         }
     )
 
@@ -161,7 +162,7 @@ def test_unset_bytes_stay_unknown_and_gaps_are_inferred():
 
 
 def test_json_gives_the_same_rows_as_tsv():
-    records = [RECORD, conn(orig_h=PEER, resp_h=PHONE, service="-")]
+    records = [RECORD, conn(orig_h=PEER, resp_h=PHONE, service="-"), conn(orig_h=PEER, local_orig="T")]
     rows, quarantine = read_bytes(ZeekConn(), "\n".join(map(as_json, records)).encode())
     assert quarantine.total == 0
     shift = {"position", "flow_id"}

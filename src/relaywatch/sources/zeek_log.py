@@ -32,6 +32,9 @@ LOGS: Final[Mapping[str, frozenset[str]]] = {
 }
 """The logs that are read, each with columns that tell it from the others."""
 
+BOOLEANS: Final = frozenset({"local_orig", "local_resp"})
+"""Columns in use that JSON holds as booleans."""
+
 _ESCAPE: Final = re.compile(r"\\x([0-9a-fA-F]{2})")
 
 
@@ -151,7 +154,8 @@ def _json_frame(
     part: Block, path: Path, columns: Sequence[str], numbers: Sequence[str], quarantine: Quarantine
 ) -> pl.DataFrame:
     """Whole block at once where every line is as expected, else line by line."""
-    schema = pa.schema([(name, pa.float64() if name in numbers else pa.string()) for name in columns])
+    kinds = dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(BOOLEANS, pa.bool_())
+    schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     try:
         table = pajson.read_json(
             io.BytesIO(part.content),
@@ -165,6 +169,10 @@ def _json_frame(
     frame = pl.from_arrow(table)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
     first = part.first_line
+    truths = [name for name in columns if name in BOOLEANS]
+    frame = frame.with_columns(
+        pl.col(name).replace_strict({True: "T", False: "F"}, return_dtype=pl.String) for name in truths
+    )
     return frame.with_columns(pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True).alias("position"))
 
 
