@@ -134,12 +134,17 @@ def test_the_connection_list_carries_apps_even_with_commas_in_their_names(tmp_pa
     (path,) = export([label(), table("flows", [DIALLED, ACCEPTED])], ExportFormat.PCAPDROID_CSV, tmp_path)
     assert path.name == "phone-7.csv"
     found = read(tmp_path)
-    same(found["flows"], [DIALLED], *WHO, *TUPLE, *BYTES, *WIRE, "start_time", "end_time", "remote_hostname")
+    timing = ("start_time", "end_time", "remote_hostname")
+    same(found["flows"][:1], [DIALLED], *WHO, *TUPLE, *BYTES, *WIRE, *timing)
     assert found["inventory"][0]["app_label"] == "Shop, the app"
 
 
-def test_the_connection_list_leaves_out_what_pcapdroid_cannot_see(tmp_path):
-    assert export([table("flows", [ACCEPTED])], ExportFormat.PCAPDROID_CSV, tmp_path) == []
+def test_the_connection_list_shows_accepted_connections_by_their_listening_port_alone(tmp_path):
+    sessions = [ACCEPTED | {"flow_id": at, "remote_port": 50000 + at} for at in range(3)]
+    export([table("flows", [DIALLED, *sessions])], ExportFormat.PCAPDROID_CSV, tmp_path)
+    found = read(tmp_path)["flows"]
+    same(found, [DIALLED, *sessions], *TUPLE, "direction_id")
+    assert {flow["direction_observability"] for flow in found} == {Observability.INFERRED}
 
 
 def test_a_devices_list_goes_on_over_batches(tmp_path):

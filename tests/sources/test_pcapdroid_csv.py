@@ -39,9 +39,23 @@ def test_a_connection_becomes_a_flow_of_its_app():
     assert flow["position"] == 2
 
 
-def test_direction_is_inferred_because_accepted_connections_cannot_be_seen():
+def test_a_connection_counts_as_dialled_until_the_use_of_its_local_port_says_otherwise():
     (flow,) = read(LINE)[0]["flows"]
     assert (flow["direction_id"], flow["direction_observability"]) == (Direction.OUTBOUND, Observability.INFERRED)
+
+
+def test_sessions_on_a_listening_port_are_accepted_and_their_name_is_not_the_clients():
+    sessions = [
+        LINE.replace("10.215.173.1,40000,198.51.100.7,443", f"10.0.0.5,1080,198.51.100.7,{port}")
+        for port in (50001, 50007, 50012)
+    ]
+    flows = read(LINE, *sessions)[0]["flows"]
+    assert [flow["direction_id"] for flow in flows] == [Direction.OUTBOUND, *[Direction.INBOUND] * 3]
+    assert {flow["direction_observability"] for flow in flows} == {Observability.INFERRED}
+    assert [flow["remote_hostname"] for flow in flows] == ["tiles.example.com", None, None, None]
+
+
+def test_the_list_says_that_it_shows_nothing_but_connections():
     (capture,) = read(LINE)[0]["signals"]
     assert (capture["kind"], capture["detail"]) == (SignalKind.CAPTURE, "")
 

@@ -3,8 +3,9 @@
 Format: header `connections_csv_fields` of PCAPdroid (since 1.3.0; PackageName since 1.7.4, ISO times since 1.7.0, epoch
 milliseconds before; Malicious only if that check is on). Nothing is quoted or escaped, so a comma in App or Info moves
 the columns between; the columns before App and after Info are counted from the line's ends. Status is translated text
-and not used. Bytes include IP headers. In VPN mode only connections that apps dial are seen, hence the direction is
-inferred and an accepted connection is never shown.
+and not used. Bytes include IP headers. Who opened a connection is not said, and Src is the device's side always: in VPN
+mode only connections that apps dial are listed; in root mode also accepted ones, which the use of local ports tells
+(judged by blocks of the list, each of some ten thousand connections).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.columns import LAST_SECOND, canonical_addresses, column, text
 from relaywatch.sources.lines import Block, blocks, typed
+from relaywatch.sources.listening_ports import accepted
 from relaywatch.sources.reading import Head, Reading
 
 SKEW_BOUND_S: Final = 0.001
@@ -34,6 +36,13 @@ _MIDDLE: Final = ("App", "PackageName", "Proto", "Status", "Info")
 _PACKAGE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]*(?:\.[A-Za-z0-9_]+)+|android")
 _LAYER7: Final = re.compile(r"[A-Za-z][A-Za-z0-9_.+/-]*")
 _HOST: Final = r"^(?:[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?\.)+[A-Za-z](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?$"
+_FIVE_TUPLE: Final = {
+    "IPProto": "protocol_num",
+    "SrcIP": "local_ip",
+    "SrcPort": "local_port",
+    "DstIp": "remote_ip",
+    "DstPort": "remote_port",
+}
 _KINDS: Final[Mapping[str, type[pl.DataType]]] = {
     "IPProto": pl.UInt8,
     "SrcPort": pl.UInt16,
@@ -182,6 +191,7 @@ def _inventory_columns(apps: pl.DataFrame, device: str, path: Path) -> dict[str,
 
 
 def _flow_columns(frame: pl.DataFrame, device: str, path: Path) -> dict[str, Any]:
+    inbound = accepted(frame.select(pl.col(name).alias(part) for name, part in _FIVE_TUPLE.items()))
     tcp, udp = pl.col("IPProto") == 6, pl.col("IPProto") == 17
     overhead = pl.when(tcp).then(40).otherwise(28) + pl.when(pl.col("DstIp").str.contains(":", literal=True)).then(
         20
@@ -189,13 +199,15 @@ def _flow_columns(frame: pl.DataFrame, device: str, path: Path) -> dict[str, Any
     asks_names = (
         pl.col("Proto").str.to_uppercase().is_in(["DNS", "MDNS", "LLMNR", "DOT", "DNSCRYPT"]).fill_null(value=False)
     )
-    named = ~asks_names & pl.col("Info").str.contains(_HOST) & (pl.col("Info").str.len_bytes() <= 253)
+    # What a client asks of a listener names where it wants to go, not the client.
+    named = ~asks_names & ~inbound & pl.col("Info").str.contains(_HOST) & (pl.col("Info").str.len_bytes() <= 253)
     derived = frame.select(
         (pl.col("BytesSent") - pl.col("PktsSent") * overhead).clip(0).alias("out"),
         (pl.col("BytesRcvd") - pl.col("PktsRcvd") * overhead).clip(0).alias("in"),
         pl.when(named).then(pl.col("Info").str.to_lowercase()).alias("host"),
         pl.when(tcp | udp).then(pl.col("SrcPort")).alias("local_port"),
         pl.when(tcp | udp).then(pl.col("DstPort")).alias("remote_port"),
+        pl.when(inbound).then(int(Direction.INBOUND)).otherwise(int(Direction.OUTBOUND)).alias("direction"),
     )
     seen = pl.select(
         pl.when(derived["host"].is_not_null())
@@ -211,7 +223,7 @@ def _flow_columns(frame: pl.DataFrame, device: str, path: Path) -> dict[str, Any
         "start_time": column(frame["start"]),
         "end_time": column(frame["end"]),
         "protocol_num": column(frame["IPProto"]),
-        "direction_id": int(Direction.OUTBOUND),
+        "direction_id": column(derived["direction"]),
         "direction_observability": int(Observability.INFERRED),
         "local_ip": text(frame["SrcIP"]),
         "local_port": column(derived["local_port"]),

@@ -22,7 +22,7 @@ class ExportFormat(StrEnum):
     NDJSON = "ndjson"
     """The canonical tables as JSON lines, everything."""
     PCAPDROID_CSV = "pcapdroid-csv"
-    """PCAPdroid's connection list: connections that apps dialled, with app and IP bytes."""
+    """PCAPdroid's connection list, captured as root: app and IP bytes; not who opened a connection, no volumes."""
     PCAPDROID_PCAP = "pcapdroid-pcap"
     """PCAPdroid's capture with app trailer: synthetic packets that add up to each flow's volumes."""
     ZEEK = "zeek"

@@ -1,4 +1,4 @@
-"""PCAPdroid's connection list (CSV as of 1.7.4). Nothing is quoted: the format has no way to."""
+"""PCAPdroid's connection list (CSV as of 1.7.4, capturing as root). Nothing is quoted: the format has no way to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final, TextIO
 
-from relaywatch.model.schemas import Direction
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.device_files import device_file
 
@@ -26,9 +25,10 @@ _LAYER7: Final = {6: "TCP", 17: "UDP"}
 
 
 def write_pcapdroid_csv(batches: Iterable[Batch], folder: Path) -> list[Path]:
-    """A `<device>.csv` per device, with the connections that its apps dialled.
+    """A `<device>.csv` per device, with the connections that its apps dialled and accepted.
 
-    Accepted connections are left out, because without root PCAPdroid does not see them; so are flows without addresses.
+    Src is the device's side of both, as PCAPdroid writes them when it captures as root; without root it would not see
+    accepted ones. Flows without addresses are left out.
     """
     labels: dict[tuple[str, str | None, int | None], str] = {}
     paths: list[Path] = []
@@ -38,7 +38,7 @@ def write_pcapdroid_csv(batches: Iterable[Batch], folder: Path) -> list[Path]:
                 if row["app_label"]:
                     labels[row["device_uid"], row["android_package"], row["android_uid"]] = row["app_label"]
         elif part.table == "flows":
-            rows = sorted(_dialled(part), key=lambda row: str(row["device_uid"]))
+            rows = sorted(_addressed(part), key=lambda row: str(row["device_uid"]))
             for device, flows in itertools.groupby(rows, key=lambda row: str(row["device_uid"])):
                 path = device_file(folder, device, ".csv")
                 with ExitStack() as stack:
@@ -57,9 +57,9 @@ def _opened(path: Path, known: list[Path]) -> TextIO:
     return file
 
 
-def _dialled(part: Batch) -> Iterator[dict[str, Any]]:
+def _addressed(part: Batch) -> Iterator[dict[str, Any]]:
     for row in part.rows.to_pylist():
-        if row["direction_id"] != Direction.INBOUND and row["local_ip"] and row["remote_ip"]:
+        if row["local_ip"] and row["remote_ip"]:
             yield row
 
 
