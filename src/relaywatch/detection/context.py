@@ -25,8 +25,11 @@ class Intervals:
 
     def holds(self, times: Floats, *, after_s: float = 0.0) -> Floats:
         """1 where a time lies in an interval that is prolonged by after_s, else 0."""
-        inside = (times[:, None] >= self.begin) & (times[:, None] <= self.end + after_s)
-        return np.asarray(inside.any(axis=1), np.float64)
+        order = np.argsort(self.begin)
+        # Of the intervals that have begun, the one that ends last decides.
+        lasts = np.append(-np.inf, np.maximum.accumulate(self.end[order]))
+        begun = np.searchsorted(self.begin[order], times, "right")
+        return np.asarray(times <= lasts[begun] + after_s, np.float64)
 
 
 NEVER = Intervals(np.empty(0), np.empty(0))

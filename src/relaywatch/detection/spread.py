@@ -7,32 +7,40 @@ relay serves whoever pays: many bridges to one and the same party look like an a
 from __future__ import annotations
 
 import ipaddress
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final
 
 import numpy as np
 from publicsuffixlist import PublicSuffixList
 
-from relaywatch.detection.columns import Floats
+from relaywatch.detection.columns import Floats, Ints
 from relaywatch.detection.items import Item
 
 _PRIVATE: Final = tuple(
     ipaddress.ip_network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")
 ) + tuple(ipaddress.ip_network(text) for text in ("fc00::/7", "fe80::/10", "::1/128"))
+REMEMBERED: Final = 65_536
 MOST_FOR_MANY: Final = 1.5
 MOST_AGAINST_ONE: Final = -6.0
+COPIED_SHARE: Final = 0.8
+"""Share of the sessions that an app's own copying puts on one or two parties, with its other traffic beside."""
 
 
 @dataclass(frozen=True, slots=True)
 class DestinationSpread:
-    """parties: the registrable domain, or prefix, of each bridged target leg; peak: most parties open at one time."""
+    """parties: the registrable domain, or prefix, of each bridged target leg; peak: most parties open at one time.
+
+    main: the fewest parties that hold COPIED_SHARE of the sessions.
+    """
 
     parties: tuple[str, ...]
     prefixes: int
     peak: int
+    main: int
 
     @property
     def distinct(self) -> int:
@@ -45,12 +53,14 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(REMEMBERED)
 def party(hostname: str | None, address: str) -> str:
     """The registrable domain by the public suffix list, or the address prefix where no name is known."""
     domain = _suffixes().privatesuffix(hostname.rstrip(".").lower()) if hostname else None
     return str(domain) if domain else prefix(address)
 
 
+@lru_cache(REMEMBERED)
 def prefix(address: str) -> str:
     """The /24 or /48 prefix of an address; the text itself where it is none."""
     try:
@@ -61,6 +71,7 @@ def prefix(address: str) -> str:
     return str(ipaddress.ip_network((parsed, length), strict=False))
 
 
+@lru_cache(REMEMBERED)
 def is_private(address: str) -> bool:
     """Whether the address lies in a private, shared, link-local or loopback range."""
     try:
@@ -71,11 +82,21 @@ def is_private(address: str) -> bool:
 
 
 def spread_of(
-    hostnames: Sequence[str | None], addresses: Sequence[str], start: Floats, end: Floats
+    hostnames: Sequence[str | None], addresses: Sequence[str], start: Floats, end: Floats, sessions: Ints
 ) -> DestinationSpread:
-    """Spread of the bridged target legs, one entry each; times in s."""
+    """Spread of the bridged target legs, one entry each; times in s; sessions: those that each leg stands for."""
     parties = tuple(party(name, address) for name, address in zip(hostnames, addresses, strict=True))
-    return DestinationSpread(parties, len({prefix(address) for address in addresses}), _peak(parties, start, end))
+    prefixes = len({prefix(address) for address in addresses})
+    return DestinationSpread(parties, prefixes, _peak(parties, start, end), _main(parties, sessions))
+
+
+def _main(parties: Sequence[str], sessions: Ints) -> int:
+    """The fewest parties that hold COPIED_SHARE of the sessions."""
+    held: Counter[str] = Counter()
+    for who, count in zip(parties, sessions.tolist(), strict=True):
+        held[who] += count
+    running = np.cumsum([count for _, count in held.most_common()])
+    return int(np.searchsorted(running, COPIED_SHARE * running[-1])) + 1 if len(running) else 0
 
 
 def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
@@ -98,9 +119,9 @@ def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
 def spread_item(spread: DestinationSpread, sessions: int, threshold: int) -> Item:
     """Evidence from the spread of `sessions` bridged sessions; threshold: ConcurrentDestinationThreshold."""
     distinct = spread.distinct
-    if distinct == 1:
+    if spread.main == 1:
         ratio = max(MOST_AGAINST_ONE, -0.1 * sessions)
-    elif distinct == 2:
+    elif spread.main == 2:
         ratio = max(MOST_AGAINST_ONE / 2, -0.05 * sessions)
     else:
         ratio = min(MOST_FOR_MANY / 2, 0.1 * (distinct - 2)) + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
@@ -108,7 +129,8 @@ def spread_item(spread: DestinationSpread, sessions: int, threshold: int) -> Ite
         kind="spread",
         name="unrelated destinations",
         statement=f"Bridged sessions reach {distinct} unrelated destination{'s' if distinct != 1 else ''}, "
-        f"at most {spread.peak} at one time",
+        f"at most {spread.peak} at one time; {spread.main} of them hold{'s' if spread.main == 1 else ''} "
+        f"{COPIED_SHARE:.0%} of the sessions",
         value=float(distinct),
         unit="destinations",
         log_ratio=ratio,

@@ -88,7 +88,8 @@ def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Se
     """Add up the evidence of one episode; verdict None where it is not worth a report.
 
     A relay verdict asks for bridging evidence beyond the configured false-alarm rate by itself: spread, setup and
-    context may lower it to suspected, and never make up for it.
+    context may lower it to suspected, and never make up for it. Sessions that mostly reach one or two parties are
+    bridged beyond chance also where an app copies between two services: they stay suspected.
     """
     score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
     probability = 1.0 / (1.0 + math.exp(-max(-LARGEST_LOG_ODDS, min(LARGEST_LOG_ODDS, score))))
@@ -96,7 +97,14 @@ def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Se
     beyond_chance = bridged >= -math.log(settings.false_alarms_per_app_day)
     if probability < settings.suspicion_threshold:
         return Judgement(None, probability, score)
-    if beyond_chance and provable and probability >= RELAY_PROBABILITY and sessions >= settings.relay_session_threshold:
+    copied = any(item.kind == "spread" and item.log_ratio < 0.0 for item in items)
+    if (
+        beyond_chance
+        and not copied
+        and provable
+        and probability >= RELAY_PROBABILITY
+        and sessions >= settings.relay_session_threshold
+    ):
         return Judgement(Verdict.RELAY, probability, score)
     return Judgement(Verdict.SUSPECTED_RELAY, probability, score)
 

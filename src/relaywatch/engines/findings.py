@@ -48,8 +48,10 @@ from relaywatch.model.finding import (
     Verdict,
 )
 
-SHOWN_BRIDGES: Final = 200
+SHOWN_BRIDGES: Final = 100
 """Bridges carried in a finding, the strongest; the counts are of all."""
+SHOWN_REMOTES: Final = 10_000
+"""Gateways, and destinations, carried in a finding: as many as one line of it can hold."""
 SHOWN_RECORDS: Final = 20
 SHOWN_NAMES: Final = 20
 NAMED_SHARE: Final = 0.5
@@ -66,7 +68,7 @@ class Directory:
     apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or "").
     """
 
-    apps: Sequence[AppKey]
+    apps: Mapping[int, AppKey]
     sources: Sequence[str]
     texts: Mapping[int, str]
     formats: Mapping[str, str]
@@ -121,7 +123,11 @@ class _Draft:
         self.names = [self._text(key) for key in self.targets["name"]]
         self.addresses = [self._text(key) or "" for key in self.targets["remote"]]
         self.spread = spread_of(
-            self.names, self.addresses, self.start[self.bridges.target], self.end[self.bridges.target]
+            self.names,
+            self.addresses,
+            self.start[self.bridges.target],
+            self.end[self.bridges.target],
+            self.bridges.slices,
         )
         self.facts = context_facts(self.around, self.start[self.bridges.target], settings)
 
@@ -140,11 +146,11 @@ class _Draft:
             received = self.targets["bytes_in"].astype(np.float64)
             within = conserved(self.bridges.downstream, received, settings.byte_symmetry_tolerance, ADDED_BYTES)
             core, sessions = bridging_item(episode, within), episode.sessions
-        known_app = self.app.package is not None
+        allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [
             core,
             spread_item(self.spread, sessions, settings.concurrent_destination_threshold),
-            *([role_item(self.app.package or "")] if known_app else []),
+            *([role_item(self.app.package)] if self.app.package is not None and not allowed else []),
             *setup_items(self.around, self.port),
             *context_items(self.facts, settings),
         ]
@@ -257,7 +263,7 @@ class _Draft:
             log_likelihood_ratio=item.log_ratio,
             null=item.null,
             settings=list(item.settings),
-            log_sources=log_sources_for(item.name),
+            log_sources=log_sources_for(item.name) if item.log_ratio >= 0.0 else [],
             records=[self._record(row) for row in rows[:SHOWN_RECORDS]],
             record_count=len(rows),
         )
@@ -274,9 +280,12 @@ class _Draft:
         """Remotes of the client legs, the busiest first; accepted clients by address, gateways by address and port."""
         accepted = self.topology is Topology.ACCEPTED
         ports = np.zeros(len(self.clients), np.int64) if accepted else self.clients["remote_port"].astype(np.int64)
+        rows_of: dict[tuple[int, int], list[int]] = {}
+        for row, place in enumerate(zip(self.clients["remote"].tolist(), ports.tolist(), strict=True)):
+            rows_of.setdefault(place, []).append(row)
         found = []
-        for remote, port in sorted(set(zip(self.clients["remote"].tolist(), ports.tolist(), strict=True))):
-            rows = self.clients[(self.clients["remote"] == remote) & (ports == port)]
+        for (remote, port), members in rows_of.items():
+            rows = self.clients[members]
             names = [self._text(key) for key in rows["name"]]
             found.append(
                 Endpoint(
@@ -288,15 +297,16 @@ class _Draft:
                     bytes_out=_known_sum(rows["bytes_out"]),
                 )
             )
-        return sorted(found, key=lambda e: (-e.bytes_out - e.bytes_in, e.address, e.port or 0))
+        return sorted(found, key=lambda e: (-e.bytes_out - e.bytes_in, e.address, e.port or 0))[:SHOWN_REMOTES]
 
     def _destinations(self) -> list[Destination]:
-        """Parties that the client reached, the busiest first."""
+        """Parties that the client reached, the busiest first; where there are too many, private ones are kept."""
         rows_of: dict[str, list[int]] = {}
         for row, name in enumerate(self.spread.parties):
             rows_of.setdefault(name, []).append(row)
         found = [self._destination(name, np.array(rows)) for name, rows in rows_of.items()]
-        return sorted(found, key=lambda d: (-d.bytes_in - d.bytes_out, d.name))
+        kept = sorted(found, key=lambda d: (not d.private, -d.bytes_in - d.bytes_out, d.name))[:SHOWN_REMOTES]
+        return sorted(kept, key=lambda d: (-d.bytes_in - d.bytes_out, d.name))
 
     def _destination(self, name: str, rows: Ints) -> Destination:
         flows = self.targets[rows]
