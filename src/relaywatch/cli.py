@@ -5,18 +5,20 @@ from __future__ import annotations
 import io
 import os
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import IntEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from relaywatch import __version__
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
@@ -30,6 +32,7 @@ from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
 from relaywatch.outputs.ocsf import write_ocsf
 from relaywatch.outputs.telemetry import ExportFormat, export
 from relaywatch.outputs.terminal import render
+from relaywatch.outputs.text import printable
 from relaywatch.sources.discovery import discover
 from relaywatch.sources.reading import Reading
 
@@ -41,11 +44,25 @@ class Exit(IntEnum):
     FINDINGS = 1
     UNUSABLE = 2
     PARTIAL = 3
+    DEFECT = 70
     INTERRUPTED = 130
 
 
+class _Commands(TyperGroup):
+    """Commands that tell a user's mistake themselves: typer would end a broken pipe as if there were findings."""
+
+    def invoke(self, ctx: Any) -> Any:  # noqa: ANN401  typer's own signature
+        with _plain_errors():
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()
+
+
 SHORTEST_ID: Final = 4
+LONGEST_MESSAGE: Final = 4_000
 app = typer.Typer(
+    cls=_Commands,
     help="Find Android apps that relay other people's traffic, in telemetry you already have.",
     no_args_is_help=True,
     add_completion=False,
@@ -121,6 +138,7 @@ def hunt_command(
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     with _Bar(Console(stderr=True)) as bar:
         result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar))
+    _remember(result.findings)
     if html is not None:
         write_report(result.findings, result.summary, html)
     if as_json:
@@ -129,7 +147,6 @@ def hunt_command(
         write_ocsf(result.findings, sys.stdout)
     else:
         render(result.findings, result.summary, Console())
-    _remember(result.findings)
     raise typer.Exit(_status(result))
 
 
@@ -152,8 +169,11 @@ def explain_command(
     path = source or _last_hunt()
     if not path.exists():
         raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
-    with path.open(encoding="utf-8") as stream:
-        found = _chosen(finding, list(read_ndjson(stream)), path)
+    try:
+        with path.open(encoding="utf-8") as stream:
+            found = _chosen(finding, list(read_ndjson(stream)), path)
+    except UnicodeDecodeError as fault:
+        raise RelaywatchError(f"{path}: not UTF-8. Give a file that relaywatch hunt --json wrote.") from fault
     if as_json:
         write_ndjson([found], sys.stdout)
     else:
@@ -251,17 +271,31 @@ def _plain_errors() -> Iterator[None]:
     try:
         yield
     except RelaywatchError as error:
-        Console(stderr=True, soft_wrap=True).print(f"relaywatch: {error}", markup=False, highlight=False)
+        _tell(str(error))
         raise SystemExit(Exit.UNUSABLE) from None
     except KeyboardInterrupt:
-        Console(stderr=True).print("relaywatch: interrupted; nothing was kept")
+        _tell("interrupted; nothing was kept")
         raise SystemExit(Exit.INTERRUPTED) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:
+            # Standard output is gone or full: what it still holds must not fail again when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            _tell(f"{error.filename or 'output'}: {error.strerror or error}.")
         raise SystemExit(Exit.UNUSABLE) from None
+
+
+def _tell(message: str) -> None:
+    """A line on standard error; file names in it come from a suspect phone."""
+    sys.stderr.write(f"relaywatch: {printable(message, limit=LONGEST_MESSAGE)}\n")
 
 
 def main() -> None:
-    """Run the command line."""
-    with _plain_errors():
+    """Run the command line. A defect of relaywatch ends with a status of its own, never with that of findings."""
+    try:
         app()
+    except Exception as defect:
+        place = traceback.extract_tb(defect.__traceback__)[-1]
+        where = f"{Path(place.filename).name}, line {place.lineno}"
+        _tell(f"internal error: {type(defect).__name__}: {defect} ({where}); please report it")
+        raise SystemExit(Exit.DEFECT) from None
