@@ -13,7 +13,7 @@ from relaywatch.engines.names import Names
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME, Registry, flow_records, signal_records, volume_records
 from relaywatch.engines.shards import ShardedTable
 from relaywatch.model.destination_list import DestinationList
-from relaywatch.model.schemas import INVENTORY
+from relaywatch.model.schemas import INVENTORY, Direction
 from relaywatch.model.tables import Batch
 
 
@@ -59,7 +59,10 @@ class Intake:
 
 
 def _not_allowed(rows: pa.RecordBatch, allowed: DestinationList) -> pa.RecordBatch:
-    """The flows to destinations that AllowedDestinationList does not name."""
+    """The flows without those dialled to destinations that AllowedDestinationList names.
+
+    Accepted flows stay: whoever connects to the device is no destination.
+    """
     names, addresses = rows["remote_hostname"], rows["remote_ip"]
     name_hits = [text for text in names.dictionary.to_pylist() if text and allowed.covers_name(text)]
     address_hits = [text for text in addresses.dictionary.to_pylist() if text and allowed.covers_address(text)]
@@ -67,4 +70,5 @@ def _not_allowed(rows: pa.RecordBatch, allowed: DestinationList) -> pa.RecordBat
         pc.is_in(names.cast(pa.string()), value_set=pa.array(name_hits, pa.string())),
         pc.is_in(addresses.cast(pa.string()), value_set=pa.array(address_hits, pa.string())),
     )
-    return rows.filter(pc.invert(hit))
+    accepted = pc.equal(rows["direction_id"], int(Direction.INBOUND))
+    return rows.filter(pc.or_(pc.invert(hit), accepted))
