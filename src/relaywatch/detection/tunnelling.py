@@ -30,6 +30,12 @@ PAUSE_S: Final = 2.0
 """Silence that parts two bursts of one flow."""
 COVERED: Final = 0.9
 """Share of a burst that must leave on the link in time for the link to have carried it."""
+EXCHANGES: Final = 9
+"""Ways in which bursts exchange sizes, spread over the episode."""
+UNLIKE: Final = 0.7
+"""Natural log of the ratio from which two sizes are told apart: beyond the widest gap of a bridged burst."""
+SIZES_AGREE: Final = 3.0
+"""Natural log evidence (twenty to one) that a link must have against exchanged sizes."""
 FRAMING: Final = 1.02
 OVERHEAD: Final = 60.0
 
@@ -38,7 +44,7 @@ class Bursts(NamedTuple):
     """What possible target legs received, in bursts; bytes_in > 0 in every burst.
 
     first, last: rows of VolumeColumns (within the group's slice), half-open; begin: first interval of the burst;
-    head, tail: first and last interval with bytes_in.
+    head, tail: first and last interval with bytes_in; scale: what the bytes of its rows are multiplied by, 1 as seen.
     """
 
     flow: Ints
@@ -49,6 +55,7 @@ class Bursts(NamedTuple):
     tail: Floats
     bytes_in: Floats
     bytes_out: Floats
+    scale: Floats
 
 
 class Link(NamedTuple):
@@ -87,6 +94,7 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
         numbers[2, :count],
         numbers[3, :count],
         numbers[4, :count],
+        np.ones(count),
     )
 
 
@@ -122,7 +130,7 @@ def _coverage(
         for row in range(bursts.first[k], bursts.last[k]):
             if bytes_in[row] > 0.0:
                 at = time[row] + offsets[k]
-                covered[k] += min(bytes_in[row], sent_within(link, at, at + delay))
+                covered[k] += min(bytes_in[row] * bursts.scale[k], sent_within(link, at, at + delay))
         covered[k] /= bursts.bytes_in[k]
     return covered, sent
 
@@ -177,15 +185,60 @@ def burst_ratios(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
 ) -> Floats:
     """Likelihood ratio of each (size class, grade), flattened, against the shifted null of these bursts and link."""
-    classes = len(MIRROR_SIZES) + 1
-    null = np.zeros((classes, MIRROR_GRADES))
-    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
+    null = np.zeros((len(MIRROR_SIZES) + 1, MIRROR_GRADES))
     for shift in shifts_within(span):
         found = mirror_grades(bursts, link, time, bytes_in, delay, shift, begin, span)
-        for k in range(len(found)):
-            null[sizes[k], found[k]] += 1.0
-    ratios = np.empty((classes, MIRROR_GRADES))
-    for size in range(classes):
+        _count_grades(null, bursts, found, np.ones(len(found), np.bool_))
+    return _ratios(null)
+
+
+@numba.njit(cache=True)
+def _exchanged_ratios(
+    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
+) -> Floats:
+    """As burst_ratios, against the same bursts at their times with the size of another burst that is unlike theirs.
+
+    A link that is busy whenever its app is busy then sends enough, but not as much.
+    """
+    null = np.zeros((len(MIRROR_SIZES) + 1, MIRROR_GRADES))
+    number = len(bursts.flow)
+    for k in range(min(EXCHANGES, number - 1)):
+        others = _exchanged(bursts, 1 + k * (number - 1) // EXCHANGES if number > EXCHANGES else 1 + k)
+        found = mirror_grades(others, link, time, bytes_in, delay, 0.0, begin, span)
+        _count_grades(null, others, found, np.abs(np.log(others.scale)) > UNLIKE)
+    return _ratios(null)
+
+
+@numba.njit(cache=True)
+def _exchanged(bursts: Bursts, distance: int) -> Bursts:
+    """The bursts at their times, each with the size of the burst so many places away."""
+    sizes = np.roll(bursts.bytes_in, distance)
+    return Bursts(
+        bursts.flow,
+        bursts.first,
+        bursts.last,
+        bursts.begin,
+        bursts.head,
+        bursts.tail,
+        sizes,
+        bursts.bytes_out,
+        sizes / bursts.bytes_in,
+    )
+
+
+@numba.njit(cache=True)
+def _count_grades(counts: Floats, bursts: Bursts, grades: Ints, counted: Flags) -> None:
+    """Add the bursts marked in `counted` to the counts, a row a size class and a column a grade."""
+    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
+    for k in range(len(grades)):
+        if counted[k]:
+            counts[sizes[k], grades[k]] += 1.0
+
+
+@numba.njit(cache=True)
+def _ratios(null: Floats) -> Floats:
+    ratios = np.empty(null.shape)
+    for size in range(len(null)):
         ratios[size] = grade_ratios(null[size], MIRROR_RELAY[size], MIRROR_NULL[size], MIRROR_NULL_WEIGHT)
     return ratios.ravel()
 
@@ -194,7 +247,10 @@ def burst_ratios(
 def _score_link(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float, sessions: int
 ) -> tuple[float, int]:
-    """Log evidence that the link carries the bursts, and how many bursts count as bridged."""
+    """Log evidence that the link carries the bursts, and how many bursts count as bridged.
+
+    Evidence against the shifted null stands only where sizes, too, go with bursts; else the lesser of both stands.
+    """
     found = mirror_grades(bursts, link, time, bytes_in, delay, 0.0, begin, span)
     sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
     bridged = ((found >= MIRROR_BRIDGE_GRADE) & (sizes > 0)).sum()
@@ -203,7 +259,9 @@ def _score_link(
     counts = np.zeros((len(MIRROR_SIZES) + 1) * MIRROR_GRADES, np.int64)
     for k in range(len(found)):
         counts[sizes[k] * MIRROR_GRADES + found[k]] += 1
-    return log_evidence(burst_ratios(bursts, link, time, bytes_in, delay, begin, span), counts), bridged
+    by_time = log_evidence(burst_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
+    by_size = log_evidence(_exchanged_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
+    return by_time if by_size >= SIZES_AGREE else min(by_time, by_size), bridged
 
 
 @numba.njit(cache=True)
@@ -219,6 +277,7 @@ def without(bursts: Bursts, member: Flags) -> Bursts:
         bursts.tail[keep],
         bursts.bytes_in[keep],
         bursts.bytes_out[keep],
+        bursts.scale[keep],
     )
 
 
