@@ -18,11 +18,15 @@ from relaywatch.detection.calibration import (
     PAIR_NULL,
     PAIR_NULL_WEIGHT,
     PAIR_RELAY,
+    PAIR_SURE_GRADE,
 )
 from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
 from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, Keys, group_of
 
 NO_MATCH: Final = -9.0
+UNLIKE: Final = -8.0
+"""Score of a pair in reach whose bytes differ by more than FAR: the lowest grade there is for a pair."""
+FAR: Final = 8.0
 NONE: Final = -1
 EARLY_S: Final = 1.0
 """A back-connect link may open a moment after its target leg."""
@@ -32,6 +36,10 @@ LARGEST_REACH: Final = 256
 """Target legs weighed per client leg and rule: bounds the work in a burst of flows."""
 OVERHEAD: Final = 40.0
 """Bytes added to both sides before a ratio is taken, so that tolerance widens as bytes shrink."""
+EXCHANGES: Final = 9
+"""Ways in which client legs exchange bytes, spread over the episode so that neighbours' targets stay out of reach."""
+EXCHANGES_AT_FIRST: Final = 3
+"""Exchanges after which a client side without evidence is given up: most sides are, and the rest cost more."""
 SMALL: Final = 200.0
 """Bytes at which agreement counts half."""
 
@@ -77,7 +85,7 @@ def _timing(lag: float, end_gap: float, window: float) -> float:
 
 
 @numba.njit(cache=True)
-def _pair_score(group: Group, leg: int, row: int, at: float, until: float, window: float) -> float:
+def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
     """Score of one pair: NO_MATCH where row cannot be leg's target or lies out of reach."""
     if group.inbound[row] or group.side[row] == group.side[leg] or group.bytes_in[row] < 0.0:
         return NO_MATCH
@@ -86,12 +94,15 @@ def _pair_score(group: Group, leg: int, row: int, at: float, until: float, windo
     time = _timing(group.start[row] - at, abs(group.end[row] - until), window)
     if time <= NO_MATCH:
         return NO_MATCH
-    return time + conservation(group.bytes_out[leg], group.bytes_in[leg], group.bytes_out[row], group.bytes_in[row])
+    sent, received = group.bytes_out[donor], group.bytes_in[donor]
+    if not 1.0 / FAR < (sent + OVERHEAD) / (group.bytes_in[row] + OVERHEAD) < FAR:
+        return UNLIKE
+    return time + conservation(sent, received, group.bytes_out[row], group.bytes_in[row])
 
 
 @numba.njit(cache=True)
-def _best_target(group: Group, leg: int, shift: float, window: float) -> tuple[float, int]:
-    """The best-scoring target leg of one client leg moved by shift seconds: its score and row."""
+def _best_target(group: Group, leg: int, donor: int, shift: float, window: float) -> tuple[float, int]:
+    """The best-scoring target leg of one client leg, moved by shift s and with the bytes of `donor`: score and row."""
     best, found = NO_MATCH, NONE
     at, until = group.start[leg] + shift, group.end[leg] + shift
     if shift != 0.0:
@@ -100,7 +111,7 @@ def _best_target(group: Group, leg: int, shift: float, window: float) -> tuple[f
     for row in range(first, min(first + LARGEST_REACH, len(group.start))):
         if group.start[row] > at + window:
             break
-        score = _pair_score(group, leg, row, at, until, window)
+        score = _pair_score(group, leg, donor, row, at, until, window)
         if score > best:
             best, found = score, row
     if group.inbound[leg]:
@@ -109,23 +120,24 @@ def _best_target(group: Group, leg: int, shift: float, window: float) -> tuple[f
     for k in range(first, min(first + LARGEST_REACH, len(group.ends))):
         if group.ends[k] > until + TOGETHER_S:
             break
-        score = _pair_score(group, leg, group.by_end[k], at, until, window)
+        score = _pair_score(group, leg, donor, group.by_end[k], at, until, window)
         if score > best:
             best, found = score, group.by_end[k]
     return best, found
 
 
 @numba.njit(cache=True)
-def match_legs(group: Group, legs: Ints, shift: float, window: float) -> tuple[Floats, Ints]:
-    """Score and row of the best target leg of each client leg, the client legs moved by shift seconds.
+def match_legs(group: Group, legs: Ints, donors: Ints, shift: float, window: float) -> tuple[Floats, Ints]:
+    """Score and row of the best target leg of each client leg.
 
-    legs: rows of the client legs in the group. Score NO_MATCH and row NONE where there is none.
+    legs: rows of the client legs in the group; donors: rows whose bytes stand in for theirs (legs itself for the real
+    match); shift: s by which the client legs are moved. Score NO_MATCH and row NONE where there is none.
     """
     scores = np.full(len(legs), NO_MATCH)
     rows = np.full(len(legs), NONE, np.int64)
     for i in range(len(legs)):
-        if group.bytes_out[legs[i]] >= 0.0 and group.bytes_in[legs[i]] >= 0.0:
-            scores[i], rows[i] = _best_target(group, legs[i], shift, window)
+        if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
+            scores[i], rows[i] = _best_target(group, legs[i], donors[i], shift, window)
     return scores, rows
 
 
@@ -140,19 +152,37 @@ def grade_counts(scores: Floats) -> Ints:
 
 @numba.njit(cache=True)
 def leg_ratios(group: Group, legs: Ints, window: float) -> Floats:
-    """Likelihood ratio of each grade for these client legs, against their own time-shifted null."""
-    null = np.zeros(len(PAIR_EDGES) + 1)
+    """Likelihood ratio of each grade for these client legs: the lesser of two, against two nulls of their own.
+
+    The legs moved in time (bursts do not explain the match), and the legs with their bytes exchanged (bursts do
+    happen together, and then some bytes agree).
+    """
+    moved = np.zeros(len(PAIR_EDGES) + 1)
     for shift in shifts_within(group.span):
-        null += grade_counts(match_legs(group, legs, shift, window)[0])
-    return grade_ratios(null, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
+        moved += grade_counts(match_legs(group, legs, legs, shift, window)[0])
+    ratios = grade_ratios(moved, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
+    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES))
+
+
+@numba.njit(cache=True)
+def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int) -> Floats:
+    """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways."""
+    counts = np.zeros(len(PAIR_EDGES) + 1)
+    legs_in_all = len(legs)
+    for k in range(min(exchanges, legs_in_all - 1)):
+        distance = 1 + k * (legs_in_all - 1) // exchanges if legs_in_all > exchanges else 1 + k
+        counts += grade_counts(match_legs(group, legs, np.roll(legs, distance), 0.0, window)[0])
+    return grade_ratios(counts, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
 
 
 @numba.njit(cache=True)
 def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> tuple[float, int]:
     """Log evidence and number of bridges of one client side; no evidence below `sessions` bridges."""
-    counts = grade_counts(match_legs(group, legs, 0.0, window)[0])
+    counts = grade_counts(match_legs(group, legs, legs, 0.0, window)[0])
     bridges = counts[PAIR_BRIDGE_GRADE:].sum()
-    if bridges < sessions:
+    if counts[PAIR_SURE_GRADE:].sum() < sessions:
+        return 0.0, bridges
+    if log_evidence(_exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST), counts) <= 0.0:
         return 0.0, bridges
     return log_evidence(leg_ratios(group, legs, window), counts), bridges
 

@@ -18,6 +18,8 @@ PAIR_NULL: Final = np.array([0.60, 0.25, 0.08, 0.04, 0.02, 0.008, 0.002])
 PAIR_NULL_WEIGHT: Final = 20.0
 PAIR_BRIDGE_GRADE: Final = 3
 """A pair of this grade or better is called a bridge."""
+PAIR_SURE_GRADE: Final = 4
+"""A client side without FEWEST_BRIDGES pairs of this grade is not weighed further."""
 
 MIRROR_GRADES: Final = 6
 MIRROR_SIZES: Final = np.array([1_500.0, 15_000.0])

@@ -125,7 +125,7 @@ def _clients_only(group: Group, sides: list[Ints], parts: list[Bridges]) -> tupl
 
 def _paired(group: Group, legs: Ints, window: float) -> Bridges:
     """Bridges of one client side by pairs; a target leg serves one client leg, the better match first."""
-    scores, targets = match_legs(group, legs, 0.0, window)
+    scores, targets = match_legs(group, legs, legs, 0.0, window)
     grades = np.searchsorted(PAIR_EDGES, scores, "right")
     ratios = np.log(leg_ratios(group, legs, window))
     taken: set[int] = set()

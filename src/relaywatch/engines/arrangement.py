@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 
 from relaywatch.detection.columns import Flags, FlowColumns, Ints, VolumeColumns, client_sides
-from relaywatch.engines.records import Records
+from relaywatch.engines.records import Records, taken
 from relaywatch.model.schemas import Direction
 
 LOOKUP_PORTS: Final = (53, 5353, 853)
@@ -53,7 +53,7 @@ def arrange(flows: Records, volumes: Records) -> Arranged:
 
     The result does not depend on the order of the records.
     """
-    kept, duplicates = _without_duplicates(flows[_order(flows)])
+    kept, duplicates = _without_duplicates(taken(flows, _order(flows)))
     apps, first = np.unique(kept["app"], return_index=True)
     offsets = np.append(first, len(kept)).astype(np.int64)
     origin = int(kept["start"].min()) if len(kept) else 0

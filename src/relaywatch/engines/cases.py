@@ -12,7 +12,7 @@ from relaywatch.detection.calibration import FEWEST_BRIDGES
 from relaywatch.detection.columns import VolumeColumns
 from relaywatch.detection.episode import Episode, episode_of
 from relaywatch.detection.settings import Settings
-from relaywatch.detection.totals import MirroredTotals, mirrored_totals
+from relaywatch.detection.totals import MirroredTotals, mirrored_totals, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
 from relaywatch.engines.arrangement import Arranged
 from relaywatch.engines.records import Records
@@ -43,14 +43,14 @@ def cases_of(arranged: Arranged, signals: Records, settings: Settings) -> Iterat
     uplink = float(settings.uplink_bytes_threshold)
     pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink)
     volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
-    silent = np.diff(arranged.volumes.offsets) == 0
-    for number in np.flatnonzero((np.maximum(pairs, volumes) >= LEAST_EVIDENCE) | silent).tolist():
+    totals = score_totals(arranged.flows) & (np.diff(arranged.volumes.offsets) == 0)
+    for number in np.flatnonzero((np.maximum(pairs, volumes) >= LEAST_EVIDENCE) | totals).tolist():
         if max(pairs[number], volumes[number]) >= LEAST_EVIDENCE:
             evidence = (float(pairs[number]), float(volumes[number]))
             episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings)
             yield _case(arranged, signals, number, episode, None)
-        elif (totals := mirrored_totals(arranged.flows, number)) is not None:
-            yield _case(arranged, signals, number, None, totals)
+        else:
+            yield _case(arranged, signals, number, None, mirrored_totals(arranged.flows, number))
 
 
 def _case(

@@ -17,7 +17,7 @@ from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.cases import Case, cases_of
 from relaywatch.engines.findings import Directory, finding_of, inventory_index
 from relaywatch.engines.intake import Intake
-from relaywatch.engines.records import AppKey
+from relaywatch.engines.records import NO_UID, AppKey, Registry
 from relaywatch.engines.shards import SHARDS
 from relaywatch.governance.exceptions import Exceptions, apply
 from relaywatch.model.errors import SourceError
@@ -103,7 +103,7 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
         rows=dict(intake.rows),
         units=reads,
         devices=len(intake.registry.devices),
-        apps=sum(1 for key in intake.registry.apps if key.package or key.uid >= 0),
+        apps=intake.registry.identified_apps,
         quarantine=quarantine,
         unrecognised=_unread(discovery),
         seconds=time.monotonic() - started,
@@ -138,7 +138,6 @@ def _read(
 def _judge(intake: Intake, plan: Hunt) -> tuple[list[Case], list[NotJudged]]:
     """Judge shard by shard; only cases are kept."""
     plan.watcher.judging(SHARDS)
-    keys = intake.registry.app_keys()
     cases: list[Case] = []
     not_judged: list[NotJudged] = []
     for shard in range(SHARDS):
@@ -147,24 +146,30 @@ def _judge(intake: Intake, plan: Hunt) -> tuple[list[Case], list[NotJudged]]:
             arranged = arrange(flows, intake.volumes.read(shard))
             cases.extend(cases_of(arranged, intake.signals.read(shard), plan.settings))
             if len(not_judged) < LISTED_NOT_JUDGED:
-                not_judged.extend(_not_judged(arranged, keys))
+                not_judged.extend(_not_judged(arranged, intake.registry))
         plan.watcher.judged()
     return cases, sorted(not_judged)[:LISTED_NOT_JUDGED]
 
 
-def _not_judged(arranged: Arranged, keys: Sequence[AppKey]) -> list[NotJudged]:
+def _not_judged(arranged: Arranged, registry: Registry) -> list[NotJudged]:
     """Apps of which no flow carries bytes in both directions."""
     known = (arranged.flows.bytes_out >= 0) & (arranged.flows.bytes_in >= 0)
     with_bytes = np.add.reduceat(known, arranged.flows.offsets[:-1])
-    silent = [keys[code] for code in arranged.apps[with_bytes == 0].tolist()]
-    return [NotJudged(key.device, key.package or f"uid {key.uid}", "no flow has byte counts") for key in silent]
+    silent = registry.app_keys(arranged.apps[with_bytes == 0]).values()
+    return [NotJudged(key.device, _named(key), "no flow has byte counts") for key in silent]
+
+
+def _named(key: AppKey) -> str:
+    if key.package:
+        return key.package
+    return "unknown app" if key.uid == NO_UID else f"uid {key.uid}"
 
 
 def _findings(cases: Sequence[Case], intake: Intake, formats: dict[str, str], plan: Hunt) -> list[Finding]:
     keys = [case.flows[name] for case in cases for name in ("remote", "name")]
     keys += [case.signals["detail"] for case in cases]
     directory = Directory(
-        apps=intake.registry.app_keys(),
+        apps=intake.registry.app_keys(np.array([case.app for case in cases], np.uint32)),
         sources=intake.registry.source_names(),
         texts=intake.names.texts(np.concatenate(keys)) if keys else {},
         formats=formats,

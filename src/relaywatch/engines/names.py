@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 
 KEPT_IN_MEMORY: Final = 200_000
 """Texts held before they go to the file."""
+REMEMBERED: Final = 4
+"""Dictionaries whose keys are remembered."""
 _SCHEMA: Final = pa.schema([("key", pa.uint64()), ("text", pa.string())])
 
 
@@ -30,6 +32,7 @@ class Names:
         self._held_rows = 0
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._sink: pa.OSFile | None = None
+        self._recent: list[tuple[pa.Array, npt.NDArray[np.uint64]]] = []
 
     def keys(self, column: pa.DictionaryArray) -> npt.NDArray[np.uint64]:
         """The key of each row's text; 0 for nulls. Keys hold within one process only."""
@@ -39,11 +42,20 @@ class Names:
         if len(values) > len(column):
             column = column.cast(pa.string()).dictionary_encode()
             values = column.dictionary
+        table = self._table(values)
+        codes = pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)
+        return np.asarray(table[codes])
+
+    def _table(self, values: pa.Array) -> npt.NDArray[np.uint64]:
+        """Key of each of the values, with that of null appended; batches of one file share their values."""
+        for seen, table in self._recent:
+            if seen.equals(values):
+                return table
         table = np.zeros(len(values) + 1, np.uint64)
         table[:-1] = pl.Series(pa.chunked_array([values])).hash(seed=1).to_numpy() | np.uint64(1)
         self._hold(pa.RecordBatch.from_arrays([pa.array(table[:-1]), values.cast(pa.string())], schema=_SCHEMA))
-        codes = pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False)
-        return np.asarray(table[codes])
+        self._recent = [(values, table), *self._recent[: REMEMBERED - 1]]
+        return table
 
     def texts(self, keys: npt.NDArray[np.uint64]) -> dict[int, str]:
         """The text behind each of the keys."""

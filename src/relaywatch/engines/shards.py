@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
-from relaywatch.engines.records import Records
+from relaywatch.engines.records import Records, taken
 
 SHARDS: Final = 64
 KEPT_IN_MEMORY: Final = 100_000_000
@@ -26,6 +27,8 @@ class ShardedTable:
         self._name = name
         self._held: list[Records] = []
         self._held_bytes = 0
+        self._ordered = np.empty(0, dtype)
+        self._bounds = np.zeros(SHARDS + 1, np.int64)
         self.rows = 0
         self.spilled = False
 
@@ -39,23 +42,24 @@ class ShardedTable:
 
     def read(self, shard: int) -> Records:
         """All records of one shard, in the order they were added."""
-        held = [records[records["device"] % SHARDS == shard] for records in self._held]
-        if self._path(shard).exists():
-            held.insert(0, np.fromfile(self._path(shard), self._dtype))
-        return np.concatenate(held) if held else np.empty(0, self._dtype)
+        if self.spilled:
+            path = self._path(shard)
+            return np.fromfile(path, self._dtype) if path.exists() else np.empty(0, self._dtype)
+        return self._ordered[self._bounds[shard] : self._bounds[shard + 1]]
 
     def seal(self) -> None:
-        """No more records come: what is held joins the files, if there are any, so that each shard is read once."""
+        """No more records come. Must be called once, before reading."""
         if self.spilled:
             self._spill()
+        else:
+            held = np.concatenate(self._held) if self._held else np.empty(0, self._dtype)
+            self._ordered, self._bounds = _by_shard(held)
+        self._held = []
 
     def _spill(self) -> None:
         self.spilled = True
         for records in self._held:
-            shard = (records["device"] % SHARDS).astype(np.uint8)
-            order = np.argsort(shard, kind="stable")
-            bounds = np.searchsorted(shard[order], np.arange(SHARDS + 1))
-            ordered = records[order]
+            ordered, bounds = _by_shard(records)
             for k in range(SHARDS):
                 if bounds[k] < bounds[k + 1]:
                     with self._path(k).open("ab") as file:
@@ -64,3 +68,10 @@ class ShardedTable:
 
     def _path(self, shard: int) -> Path:
         return self._folder / f"{self._name}-{shard:02d}.records"
+
+
+def _by_shard(records: Records) -> tuple[Records, npt.NDArray[np.int64]]:
+    """Records ordered by shard, otherwise as they came, and where each shard begins."""
+    shard = (records["device"] % SHARDS).astype(np.uint8)
+    order = np.argsort(shard, kind="stable")
+    return taken(records, order), np.searchsorted(shard[order], np.arange(SHARDS + 1))
