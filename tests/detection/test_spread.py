@@ -1,0 +1,93 @@
+"""What a user is promised of destinations: parties are counted, not addresses; they temper, and never convict."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaywatch.detection.spread import (
+    MOST_AGAINST_ONE,
+    MOST_FOR_MANY,
+    DestinationSpread,
+    is_private,
+    party,
+    prefix,
+    spread_item,
+    spread_of,
+)
+
+
+def spread(*names: str, sessions: list[int] | None = None, spans: list[tuple[float, float]] | None = None):
+    times = np.array(spans or [(k, k + 0.5) for k in range(len(names))], float).T
+    counts = np.array(sessions or [1] * len(names), np.int64)
+    return spread_of([f"www.{name}" for name in names], ["192.0.2.1"] * len(names), *times, counts)
+
+
+@pytest.mark.parametrize(
+    ("hostname", "address", "expected"),
+    [
+        ("cdn.eu.shop.example", "192.0.2.1", "shop.example"),
+        ("WWW.Shop.Example.", "192.0.2.1", "shop.example"),
+        ("a.b.co.uk", "192.0.2.1", "b.co.uk"),
+        ("co.uk", "192.0.2.1", "192.0.2.0/24"),
+        (None, "192.0.2.77", "192.0.2.0/24"),
+        (None, "2001:db8:7:8::1", "2001:db8:7::/48"),
+        (None, "", ""),
+        (None, "not an address", "not an address"),
+    ],
+)
+def test_party_is_the_registrable_domain_or_else_the_prefix(hostname, address, expected):
+    assert party(hostname, address) == expected
+
+
+@given(st.text(max_size=300), st.text(max_size=60))
+def test_any_text_has_a_party(hostname, address):
+    assert isinstance(party(hostname, address), str)
+    assert isinstance(prefix(address), str)
+    assert isinstance(is_private(address), bool)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1", "192.168.3.4", "100.64.0.9", "fe80::1", "fd00::5", "127.0.0.1"])
+def test_own_network_is_private(address):
+    assert is_private(address)
+
+
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1", "11.0.0.1", ""])
+def test_the_internet_is_not_private(address):
+    assert not is_private(address)
+
+
+def test_peak_counts_parties_open_at_one_time():
+    seen = spread("a.example", "b.example", "a.example", "c.example", spans=[(0, 10), (2, 4), (3, 9), (4, 5)])
+    assert (seen.distinct, seen.peak, seen.prefixes) == (3, 3, 1)
+    assert spread("a.example", "a.example", spans=[(0, 10), (1, 10)]).peak == 1
+
+
+def test_flow_without_a_known_end_counts_where_it_begins():
+    assert spread("a.example", "b.example", spans=[(5, 5), (5, 5)]).peak == 2
+
+
+@pytest.mark.parametrize(("sessions", "main"), [([10], 1), ([8, 1, 1], 1), ([7, 2, 1], 2), ([1] * 10, 8)])
+def test_main_parties_hold_four_fifths_of_the_sessions(sessions, main):
+    names = [f"p{k}.example" for k in range(len(sessions))]
+    assert spread(*names, sessions=sessions).main == main
+
+
+def test_parties_are_unrelated_destinations_and_many_at_a_time_speak_for_a_relay():
+    few, many = (spread(*(f"p{k}.example" for k in range(n)), spans=[(0, 9)] * n) for n in (5, 20))
+    assert 0 < spread_item(few, 40, 14).log_ratio < spread_item(many, 40, 14).log_ratio == MOST_FOR_MANY
+    assert spread_item(many, 40, 20).log_ratio < spread_item(many, 40, 19).log_ratio
+
+
+@given(st.integers(1, 10_000))
+def test_sessions_that_mostly_reach_one_or_two_parties_speak_against(sessions):
+    one = spread_item(spread("a.example", sessions=[sessions]), sessions, 14).log_ratio
+    two = spread_item(spread("a.example", "b.example", sessions=[sessions, sessions]), sessions, 14).log_ratio
+    assert MOST_AGAINST_ONE <= one < two < 0
+
+
+@given(st.integers(1, 500), st.integers(0, 500), st.integers(1, 500), st.integers(1, 1_000))
+def test_destinations_alone_never_outweigh_the_prior(distinct, peak, main, sessions):
+    parties = tuple(f"p{k}.example" for k in range(distinct))
+    item = spread_item(DestinationSpread(parties, 1, peak, min(main, distinct)), sessions, 14)
+    assert MOST_AGAINST_ONE <= item.log_ratio <= MOST_FOR_MANY

@@ -1,0 +1,144 @@
+"""What a user is promised of tunnels: a link that mirrors what other flows receive is found, with others beside it."""
+
+import numpy as np
+import pytest
+from flow_columns import Flow, flow_columns, volume_columns
+
+from relaywatch.detection.calibration import FEWEST_BRIDGES
+from relaywatch.detection.columns import VolumeColumns
+from relaywatch.detection.tunnelling import bursts_of, link_of, score_tunnelling, sent_within
+
+UPLINK = 4096.0
+SURE = 11.6
+"""Natural log evidence beyond one false alarm in 100,000 app-days."""
+
+Seconds = list[tuple[float, float, float]]
+"""A flow's volumes: begin in s, bytes out, bytes in."""
+
+
+def evidence(flows: dict[int, Seconds], uplink: float = UPLINK) -> float:
+    """Evidence of an app whose flows carry these volumes; flow 7 is the link in all scenarios here."""
+    rows = sorted(flows.items(), key=lambda item: item[1][0][0])
+    made = [Flow(v[0][0], v[-1][0] + 1.0, sum(p[1] for p in v), sum(p[2] for p in v), number) for number, v in rows]
+    volumes = [(row, *part) for row, (_, parts) in enumerate(rows) for part in parts]
+    return float(score_tunnelling(flow_columns(made), volume_columns(volumes), FEWEST_BRIDGES, uplink)[0])
+
+
+def downloads(rng: np.random.Generator, count: int, every: float, begin: float = 20.0) -> dict[int, Seconds]:
+    """Flows that overlap each other, each a request and an answer over some seconds."""
+    flows: dict[int, Seconds] = {}
+    for k in range(count):
+        begin += rng.exponential(every)
+        size, seconds = rng.lognormal(10.2, 1.0) + 2_000, int(rng.integers(1, 8))
+        shares = rng.dirichlet(np.full(seconds, 2.0))
+        second = int(begin)
+        flows[100 + k] = [
+            (float(second + j), 700.0 if j == 0 else 0.0, float(int(size * shares[j]))) for j in range(seconds)
+        ]
+    return flows
+
+
+def mirror(rng: np.random.Generator, flows: dict[int, Seconds], delay: float = 0.4, framing: float = 1.03) -> Seconds:
+    """What a link carries that passes on every answer within delay s, and heartbeats."""
+    last = max(parts[-1][0] for parts in flows.values())
+    seconds: dict[float, list[float]] = {float(beat): [25.0, 25.0] for beat in range(0, int(last) + 30, 30)}
+    for parts in flows.values():
+        for when, asked, answered in parts:
+            held = seconds.setdefault(float(int(when + rng.uniform(0.0, delay))), [0.0, 0.0])
+            held[0] += float(int(answered * framing))
+            held[1] += asked
+    return [(when, *seconds[when]) for when in sorted(seconds)]
+
+
+def tunnel(
+    seed: int, *, delay: float = 0.4, framing: float = 1.03, own: int = 0, every: float = 6.0
+) -> dict[int, Seconds]:
+    rng = np.random.default_rng(seed)
+    targets = downloads(rng, 60, every)
+    flows = targets | {7: mirror(rng, targets, delay, framing)}
+    beside = downloads(rng, own, 400.0 / max(own, 1), begin=0.0)
+    return flows | {number + 1_000: parts for number, parts in beside.items()}
+
+
+class TestTunnels:
+    @pytest.mark.parametrize("seed", range(3))
+    def test_link_that_carries_sessions_side_by_side_is_found(self, seed):
+        assert evidence(tunnel(seed, every=3.0)) > SURE
+
+    @pytest.mark.parametrize("framing", [1.0, 1.1, 1.25, 1.4])
+    def test_framing_does_not_hide_it(self, framing):
+        assert evidence(tunnel(1, framing=framing)) > SURE
+
+    @pytest.mark.parametrize("delay", [0.1, 1.0, 3.0, 5.0])
+    def test_waiting_some_seconds_does_not_hide_it(self, delay):
+        assert evidence(tunnel(2, delay=delay)) > SURE
+
+    @pytest.mark.parametrize("own", [20, 60, 120])
+    def test_the_apps_own_traffic_does_not_hide_it(self, own):
+        assert evidence(tunnel(3, own=own)) > SURE
+
+    def test_reconnecting_link_is_one_client_side(self):
+        flows = tunnel(4)
+        link = flows.pop(7)
+        middle = len(link) // 2
+        made = [
+            Flow(p[0][0], p[-1][0] + 1.0, sum(x[1] for x in p), sum(x[2] for x in p), 7)
+            for p in (link[:middle], link[middle:])
+        ]
+        made += [Flow(p[0][0], p[-1][0] + 1.0, sum(x[1] for x in p), sum(x[2] for x in p), n) for n, p in flows.items()]
+        parts = [link[:middle], link[middle:], *flows.values()]
+        order = np.argsort([flow.start for flow in made], kind="stable")
+        volumes = [(row, *part) for row, k in enumerate(order) for part in parts[k]]
+        found = score_tunnelling(flow_columns(made), volume_columns(volumes), FEWEST_BRIDGES, UPLINK)[0]
+        assert found > SURE
+
+
+class TestOthers:
+    @pytest.mark.parametrize("seed", range(6))
+    def test_even_backup_beside_downloads_is_none(self, seed):
+        flows = downloads(np.random.default_rng(seed), 60, 6.0)
+        assert evidence(flows | {7: [(float(s), 25_000.0, 300.0) for s in range(500)]}) < 3.0
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_uploads_of_the_apps_own_beside_downloads_are_none(self, seed):
+        rng = np.random.default_rng(seed)
+        uploads = mirror(rng, downloads(rng, 60, 6.0))
+        assert evidence(downloads(rng, 60, 6.0) | {7: uploads}) < 3.0
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_mirrored_bytes_at_other_times_are_none(self, seed):
+        flows = tunnel(seed)
+        link = flows[7]
+        moved = np.random.default_rng(seed).permutation(len(link))
+        flows[7] = [(link[k][0], *link[j][1:]) for k, j in enumerate(moved)]
+        assert evidence(flows) < 3.0
+
+    def test_link_that_only_receives_is_none(self):
+        flows = tunnel(1)
+        flows[7] = [(when, in_, out) for when, out, in_ in flows[7]]
+        assert evidence(flows) < 3.0
+
+    def test_less_sent_than_the_uplink_threshold_is_not_weighed(self):
+        flows = tunnel(1)
+        assert evidence(flows, uplink=sum(part[1] for part in flows[7]) + 1.0) == 0.0
+
+    def test_no_volumes_give_none(self):
+        flows = flow_columns([Flow(0.0, 9.0, 1e6, 1e3, 7), *(Flow(k, k + 1.0, 1e2, 1e5, 100 + k) for k in range(9))])
+        empty = VolumeColumns(np.zeros(2, np.int64), np.empty(0, np.int64), *np.empty((3, 0)))
+        assert score_tunnelling(flows, empty, FEWEST_BRIDGES, UPLINK).tolist() == [0.0]
+
+
+def test_silence_parts_a_flow_into_bursts():
+    volumes = volume_columns([(0, 0.0, 10, 5), (0, 1.0, 0, 7), (0, 9.0, 1, 0), (0, 20.0, 2, 3), (1, 20.0, 0, 9)])
+    bursts = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, np.array([True, False]))
+    assert bursts.flow.tolist() == [0, 0]
+    assert bursts.begin.tolist() == [0.0, 20.0]
+    assert bursts.tail.tolist() == [1.0, 20.0]
+    assert bursts.bytes_in.tolist() == [12.0, 3.0]
+    assert bursts.bytes_out.tolist() == [10.0, 2.0]
+
+
+def test_what_a_link_sends_is_counted_with_both_ends():
+    volumes = volume_columns([(0, 0.0, 10, 0), (0, 1.0, 20, 0), (1, 1.0, 1_000, 0), (0, 3.0, 40, 0)])
+    link = link_of(np.array([True, False]), volumes.flow, volumes.time, volumes.bytes_out)
+    assert [sent_within(link, 0.0, 1.0), sent_within(link, 0.5, 3.0), sent_within(link, 4.0, 9.0)] == [30.0, 60.0, 0.0]
