@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import numba
 import numpy as np
 
 from relaywatch.detection.calibration import (
@@ -21,7 +20,8 @@ from relaywatch.detection.calibration import (
     PAIR_SURE_GRADE,
 )
 from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
-from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, Keys, group_of
+from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
+from relaywatch.model.compilation import compiled
 
 NO_MATCH: Final = -9.0
 UNLIKE: Final = -8.0
@@ -40,11 +40,13 @@ EXCHANGES: Final = 9
 """Ways in which client legs exchange bytes, spread over the episode so that neighbours' targets stay out of reach."""
 EXCHANGES_AT_FIRST: Final = 3
 """Exchanges after which a client side without evidence is given up: most sides are, and the rest cost more."""
+TOLD_APART: Final = 0.7
+"""Natural log of the ratio from which two byte counts are told apart."""
 SMALL: Final = 200.0
 """Bytes at which agreement counts half."""
 
 
-@numba.njit(cache=True)
+@compiled
 def _peaked(x: float, centre: float, scale: float, weight: float) -> float:
     """Log ratio of a peak at centre with a broad base over a very broad alternative (natural-log byte ratios)."""
     peak = weight / (2.0 * scale) * np.exp(-abs(x - centre) / scale)
@@ -53,14 +55,14 @@ def _peaked(x: float, centre: float, scale: float, weight: float) -> float:
     return float(np.log((peak + base + 1e-6) / broad))
 
 
-@numba.njit(cache=True)
+@compiled
 def _substance(a: float, b: float) -> float:
     """Share of belief that two byte counts deserve: small exchanges look alike without being the same."""
     least = min(a, b)
     return float(least / (least + SMALL))
 
 
-@numba.njit(cache=True)
+@compiled
 def conservation(client_out: float, client_in: float, target_out: float, target_in: float) -> float:
     """Log ratio that a pair of legs conserves bytes, directions swapped, in both directions."""
     down = np.log((client_out + OVERHEAD) / (target_in + OVERHEAD))
@@ -71,7 +73,7 @@ def conservation(client_out: float, client_in: float, target_out: float, target_
     return float(_peaked(down, 0.01, down_scale, down_weight) + _peaked(up, 0.05, up_scale, up_weight))
 
 
-@numba.njit(cache=True)
+@compiled
 def _timing(lag: float, end_gap: float, window: float) -> float:
     """Log ratio of start lag (s, client to target) or common end over a target leg anywhere in the window."""
     best = NO_MATCH
@@ -84,7 +86,7 @@ def _timing(lag: float, end_gap: float, window: float) -> float:
     return float(best)
 
 
-@numba.njit(cache=True)
+@compiled
 def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
     """Score of one pair: NO_MATCH where row cannot be leg's target or lies out of reach."""
     if group.inbound[row] or group.side[row] == group.side[leg] or group.bytes_in[row] < 0.0:
@@ -100,7 +102,7 @@ def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: 
     return time + conservation(sent, received, group.bytes_out[row], group.bytes_in[row])
 
 
-@numba.njit(cache=True)
+@compiled
 def _best_target(group: Group, leg: int, donor: int, shift: float, window: float) -> tuple[float, int]:
     """The best-scoring target leg of one client leg, moved by shift s and with the bytes of `donor`: score and row."""
     best, found = NO_MATCH, NONE
@@ -126,7 +128,7 @@ def _best_target(group: Group, leg: int, donor: int, shift: float, window: float
     return best, found
 
 
-@numba.njit(cache=True)
+@compiled
 def match_legs(group: Group, legs: Ints, donors: Ints, shift: float, window: float) -> tuple[Floats, Ints]:
     """Score and row of the best target leg of each client leg.
 
@@ -141,7 +143,7 @@ def match_legs(group: Group, legs: Ints, donors: Ints, shift: float, window: flo
     return scores, rows
 
 
-@numba.njit(cache=True)
+@compiled
 def grade_counts(scores: Floats) -> Ints:
     """How many scores fall into each grade."""
     counts = np.zeros(len(PAIR_EDGES) + 1, np.int64)
@@ -150,7 +152,7 @@ def grade_counts(scores: Floats) -> Ints:
     return counts
 
 
-@numba.njit(cache=True)
+@compiled
 def leg_ratios(group: Group, legs: Ints, window: float) -> Floats:
     """Likelihood ratio of each grade for these client legs: the lesser of two, against two nulls of their own.
 
@@ -164,18 +166,26 @@ def leg_ratios(group: Group, legs: Ints, window: float) -> Floats:
     return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES))
 
 
-@numba.njit(cache=True)
+@compiled
+def _unlike(count: Floats, legs: Ints, donors: Ints) -> Flags:
+    """Where the byte counts of two legs can be told apart; an exchange of equal ones would exchange nothing."""
+    return np.abs(np.log((count[legs] + OVERHEAD) / (count[donors] + OVERHEAD))) > TOLD_APART
+
+
+@compiled
 def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int) -> Floats:
     """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways."""
     counts = np.zeros(len(PAIR_EDGES) + 1)
     legs_in_all = len(legs)
     for k in range(min(exchanges, legs_in_all - 1)):
         distance = 1 + k * (legs_in_all - 1) // exchanges if legs_in_all > exchanges else 1 + k
-        counts += grade_counts(match_legs(group, legs, np.roll(legs, distance), 0.0, window)[0])
+        donors = np.roll(legs, distance)
+        unlike = _unlike(group.bytes_out, legs, donors) | _unlike(group.bytes_in, legs, donors)
+        counts += grade_counts(match_legs(group, legs[unlike], donors[unlike], 0.0, window)[0])
     return grade_ratios(counts, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
 
 
-@numba.njit(cache=True)
+@compiled
 def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> tuple[float, int]:
     """Log evidence and number of bridges of one client side; no evidence below `sessions` bridges."""
     counts = grade_counts(match_legs(group, legs, legs, 0.0, window)[0])
@@ -187,7 +197,7 @@ def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> tuple
     return log_evidence(leg_ratios(group, legs, window), counts), bridges
 
 
-@numba.njit(cache=True)
+@compiled
 def side_bounds(sides: Keys) -> tuple[Ints, Ints]:
     """Rows ordered by client side, and where each side begins in that order (with the end appended)."""
     order = np.argsort(sides, kind="mergesort")
@@ -202,7 +212,7 @@ def side_bounds(sides: Keys) -> tuple[Ints, Ints]:
     return order, bounds[: count + 1]
 
 
-@numba.njit(cache=True)
+@compiled
 def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
     """Each client side tried: its natural log evidence (0 below `sessions` bridges), first row and bridges."""
     order, bounds = side_bounds(group.side)
@@ -219,7 +229,7 @@ def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tu
     return evidence[:tried], first[:tried], bridges[:tried]
 
 
-@numba.njit(cache=True)
+@compiled
 def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: float) -> Floats:
     """Evidence that legs of each group are bridged one to one.
 

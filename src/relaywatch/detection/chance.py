@@ -11,10 +11,10 @@ from __future__ import annotations
 
 from typing import Final
 
-import numba
 import numpy as np
 
 from relaywatch.detection.columns import Floats, Ints
+from relaywatch.model.compilation import compiled
 
 SHIFTS_S: Final = np.array([11, -13, 17, -19, 23, -29, 31, -37, 43, -53, 61, -71, 83, -97, 113, -131], dtype=np.float64)
 """Shifts of the null in s: beyond any relay's delay, near enough to stay within one bout of the app's activity."""
@@ -26,7 +26,7 @@ RELAYED_SHARES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
 """Grid of the share of legs that relay: an app may have much traffic of its own."""
 
 
-@numba.njit(cache=True)
+@compiled
 def shifts_within(span_s: float) -> Floats:
     """The null's shifts for activity of span_s seconds; empty where it is too short to have any."""
     if span_s >= 2.0 * 131.0 + 20.0:
@@ -37,13 +37,13 @@ def shifts_within(span_s: float) -> Floats:
     return 10.0 + (span_s - 20.0) * (np.arange(count) + 0.5) / count
 
 
-@numba.njit(cache=True)
+@compiled
 def wrap(time: float, begin: float, span: float) -> float:
     """A shifted time, wrapped around the activity that lasts span seconds from begin."""
     return float(time - span * np.floor((time - begin) / span))
 
 
-@numba.njit(cache=True)
+@compiled
 def grade_ratios(null_counts: Floats, relay_share: Floats, null_share: Floats, weight: float) -> Floats:
     """Likelihood ratio of each grade.
 
@@ -55,7 +55,7 @@ def grade_ratios(null_counts: Floats, relay_share: Floats, null_share: Floats, w
     return ratios
 
 
-@numba.njit(cache=True)
+@compiled
 def log_evidence(ratios: Floats, counts: Ints) -> float:
     """Natural log of the mixture evidence of `counts` legs in each grade with the grades' likelihood ratios."""
     logs = np.zeros(len(RELAYED_SHARES))

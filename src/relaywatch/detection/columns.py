@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from relaywatch.model.compilation import compiled
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -73,7 +74,7 @@ class Group(NamedTuple):
     span: float
 
 
-@numba.njit(cache=True)
+@compiled
 def group_of(flows: FlowColumns, number: int) -> Group:
     """The flows of one group; the group must not be empty."""
     a, b = flows.offsets[number], flows.offsets[number + 1]

@@ -32,6 +32,8 @@ from relaywatch.detection.tunnelling import (
 )
 from relaywatch.model.finding import Topology
 
+PAIRS_SUFFICE: Final = 11.5
+"""Natural log evidence (100,000 to 1) from which pairs are told, whatever volumes add: they name each session."""
 FURTHER_SIDES: Final = 4.6
 """Natural log evidence (100 to 1) from which a further client side of the same app joins the episode."""
 ADDED_BYTES: Final = 200.0
@@ -82,7 +84,7 @@ def episode_of(
 ) -> Episode:
     """The episode of group `number`, whose evidence by pairs and by volumes is given (natural logs, one above 0)."""
     group = group_of(flows, number)
-    if evidence[0] >= evidence[1]:
+    if evidence[0] >= min(evidence[1], PAIRS_SUFFICE):
         return _by_pairs(number, group, settings)
     return _by_volumes(number, group, volumes_of(flows, volumes, number), settings)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import numba
 import numpy as np
 
 from relaywatch.detection.bridging import NONE, side_bounds
 from relaywatch.detection.columns import Flags, FlowColumns, Group, Ints, group_of
+from relaywatch.model.compilation import compiled
 
 LONGEST_RATIO: Final = 1.25
 """Bytes that a link sends over bytes that the flows beside it receive, at the most; framing adds little to bulk."""
@@ -31,7 +31,7 @@ class MirroredTotals:
     ratio: float
 
 
-@numba.njit(cache=True)
+@compiled
 def _mirroring_side(group: Group) -> tuple[int, float]:
     """First row of the client side whose bytes_out come nearest to what the flows within its life received; the ratio.
 
@@ -53,7 +53,7 @@ def _mirroring_side(group: Group) -> tuple[int, float]:
     return found, best
 
 
-@numba.njit(cache=True)
+@compiled
 def _within_life(group: Group, legs: Ints) -> Ints:
     """Rows of possible target legs that begin and end within the life of the client legs."""
     begin, end = group.start[legs].min(), group.end[legs].max() + 1.0
@@ -61,7 +61,7 @@ def _within_life(group: Group, legs: Ints) -> Ints:
     return np.flatnonzero(inside & ~group.inbound & ~group.lookup & (group.bytes_in > 0.0))
 
 
-@numba.njit(cache=True)
+@compiled
 def score_totals(flows: FlowColumns) -> Flags:
     """Whether each group has a client side whose totals mirror those of the flows within its life."""
     groups = len(flows.offsets) - 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-import numba
 import numpy as np
 
 from relaywatch.detection.bridging import side_bounds
@@ -23,6 +22,7 @@ from relaywatch.detection.calibration import (
 )
 from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
+from relaywatch.model.compilation import compiled
 
 DELAYS_S: Final = np.array([2.0, 6.0])
 """Delays tried, in s: a prompt relay at one-second volumes, and one that waits some seconds."""
@@ -65,7 +65,7 @@ class Link(NamedTuple):
     total_out: Floats
 
 
-@numba.njit(cache=True)
+@compiled
 def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, target: Flags) -> Bursts:
     """Bursts of the flows that may be target legs, from a group's volumes sorted by (flow, time)."""
     size = len(flow)
@@ -98,7 +98,7 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats) -> Link:
     """What the flows marked in `member` sent, over time."""
     rows = np.flatnonzero(member[flow])
@@ -108,7 +108,7 @@ def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats) -> Link:
     return Link(time[rows], total)
 
 
-@numba.njit(cache=True)
+@compiled
 def sent_within(link: Link, begin: float, end: float) -> float:
     """Bytes that the link sent in intervals that begin within [begin, end], in s."""
     high = np.searchsorted(link.time, end, "right")
@@ -116,7 +116,7 @@ def sent_within(link: Link, begin: float, end: float) -> float:
     return float(link.total_out[high] - link.total_out[low])
 
 
-@numba.njit(cache=True)
+@compiled
 def _coverage(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, offsets: Floats
 ) -> tuple[Floats, Floats]:
@@ -135,7 +135,7 @@ def _coverage(
     return covered, sent
 
 
-@numba.njit(cache=True)
+@compiled
 def _beside(bursts: Bursts, kept: Flags) -> Floats:
     """For each burst the bytes of the kept bursts that overlap it in time, itself included."""
     rows = np.flatnonzero(kept)
@@ -153,7 +153,7 @@ def _beside(bursts: Bursts, kept: Flags) -> Floats:
     return total
 
 
-@numba.njit(cache=True)
+@compiled
 def mirror_grades(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, shift: float, begin: float, span: float
 ) -> Ints:
@@ -180,7 +180,7 @@ def mirror_grades(
     return result
 
 
-@numba.njit(cache=True)
+@compiled
 def burst_ratios(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
 ) -> Floats:
@@ -192,7 +192,7 @@ def burst_ratios(
     return _ratios(null)
 
 
-@numba.njit(cache=True)
+@compiled
 def _exchanged_ratios(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
 ) -> Floats:
@@ -209,7 +209,7 @@ def _exchanged_ratios(
     return _ratios(null)
 
 
-@numba.njit(cache=True)
+@compiled
 def _exchanged(bursts: Bursts, distance: int) -> Bursts:
     """The bursts at their times, each with the size of the burst so many places away."""
     sizes = np.roll(bursts.bytes_in, distance)
@@ -226,7 +226,7 @@ def _exchanged(bursts: Bursts, distance: int) -> Bursts:
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def _count_grades(counts: Floats, bursts: Bursts, grades: Ints, counted: Flags) -> None:
     """Add the bursts marked in `counted` to the counts, a row a size class and a column a grade."""
     sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
@@ -235,7 +235,7 @@ def _count_grades(counts: Floats, bursts: Bursts, grades: Ints, counted: Flags) 
             counts[sizes[k], grades[k]] += 1.0
 
 
-@numba.njit(cache=True)
+@compiled
 def _ratios(null: Floats) -> Floats:
     ratios = np.empty(null.shape)
     for size in range(len(null)):
@@ -243,7 +243,7 @@ def _ratios(null: Floats) -> Floats:
     return ratios.ravel()
 
 
-@numba.njit(cache=True)
+@compiled
 def _score_link(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float, sessions: int
 ) -> tuple[float, int]:
@@ -264,7 +264,7 @@ def _score_link(
     return by_time if by_size >= SIZES_AGREE else min(by_time, by_size), bridged
 
 
-@numba.njit(cache=True)
+@compiled
 def without(bursts: Bursts, member: Flags) -> Bursts:
     """The bursts of flows that are not marked in `member`."""
     keep = ~member[bursts.flow]
@@ -281,7 +281,7 @@ def without(bursts: Bursts, member: Flags) -> Bursts:
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> VolumeColumns:
     """The volumes of one group, flow rows counted from the group's first."""
     low, high = volumes.offsets[number], volumes.offsets[number + 1]
@@ -294,7 +294,7 @@ def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> Volum
     )
 
 
-@numba.njit(cache=True)
+@compiled
 def score_links(
     group: Group, volumes: VolumeColumns, sessions: int, uplink: float
 ) -> tuple[Floats, Ints, Ints, Floats]:
@@ -324,7 +324,7 @@ def score_links(
     return evidence[:tried], first[:tried], bridged[:tried], delays[:tried]
 
 
-@numba.njit(cache=True)
+@compiled
 def score_tunnelling(flows: FlowColumns, volumes: VolumeColumns, sessions: int, uplink: float) -> Floats:
     """Evidence that one client side of each group mirrors the other flows.
 

@@ -1,31 +1,20 @@
-"""The capture readers' packed columns: packets and flows as NumPy records, and how kernels are compiled."""
+"""The capture readers' packed columns: packets and flows as NumPy records."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 Octets = NDArray[np.uint8]
-Records = NDArray[np.void]
-Integers = NDArray[np.int64]
-
-
-def compiled(function: Kernel) -> Kernel:
-    """Compile `function` to machine code, kept on disk between runs where a place for it can be written.
-
-    Numba notices a change of the kernel's own file only: after changing a kernel that other files call, empty
-    their __pycache__.
-    """
-    try:
-        return cast("Kernel", numba.njit(cache=True, nogil=True)(function))
-    except RuntimeError:  # Numba finds no writable place for its cache.
-        return cast("Kernel", numba.njit(nogil=True)(function))
+Records = NDArray[Any]
+"""Records of one of the layouts below."""
+Record = Any
+"""One record within a kernel, where Numba gives its fields as attributes; NumPy's types know no such thing."""
+Integers = NDArray[Any]
+"""64-bit integers; within a kernel one of them is an int."""
 
 
 class Fault(IntEnum):

@@ -9,7 +9,8 @@ from typing import Final
 
 import numpy as np
 
-from relaywatch.sources.capture_columns import Fault, Octets, Records, compiled
+from relaywatch.model.compilation import compiled
+from relaywatch.sources.capture_columns import Fault, Octets, Record, Records
 from relaywatch.sources.capture_framing import half, word
 
 TCP: Final = 6
@@ -52,7 +53,7 @@ def decode(octets: Octets, packets: Records, fragments: Records) -> int:
 
 
 @compiled
-def take_trailer(octets: Octets, packet: np.void) -> bool:
+def take_trailer(octets: Octets, packet: Record) -> bool:
     """Cut PCAPdroid's trailer off: zero Ethernet addresses, and its magic 32 bytes before the end."""
     if packet.end - packet.data < 14 + 20 + TRAILER_BYTES or packet.end > len(octets):
         return False
@@ -70,7 +71,7 @@ def take_trailer(octets: Octets, packet: np.void) -> bool:
 
 
 @compiled
-def network_layer(octets: Octets, packet: np.void) -> int:
+def network_layer(octets: Octets, packet: Record) -> int:
     """Where the IP header begins; else the negative Fault."""
     at, end, link = packet.data, packet.end, packet.link
     if link in (12, 14, 101, 228, 229):
@@ -107,7 +108,7 @@ def network_layer(octets: Octets, packet: np.void) -> int:
 
 
 @compiled
-def network(octets: Octets, at: int, packet: np.void, fragments: Records) -> int:
+def network(octets: Octets, at: int, packet: Record, fragments: Records) -> int:
     """IP header at `at`; returns a Fault."""
     if at >= packet.end:
         return Fault.CUT_IP
@@ -120,7 +121,7 @@ def network(octets: Octets, at: int, packet: np.void, fragments: Records) -> int
 
 
 @compiled
-def network_4(octets: Octets, at: int, packet: np.void, fragments: Records) -> int:
+def network_4(octets: Octets, at: int, packet: Record, fragments: Records) -> int:
     """RFC 791. A total length of zero is segmentation offload's: the length on the wire stands in."""
     if at + 20 > packet.end:
         return Fault.CUT_IP
@@ -141,7 +142,7 @@ def network_4(octets: Octets, at: int, packet: np.void, fragments: Records) -> i
 
 
 @compiled
-def network_6(octets: Octets, at: int, packet: np.void, fragments: Records) -> int:
+def network_6(octets: Octets, at: int, packet: Record, fragments: Records) -> int:
     """RFC 8200, with its extension headers."""
     if at + 40 > packet.end:
         return Fault.CUT_IP
@@ -176,7 +177,7 @@ def network_6(octets: Octets, at: int, packet: np.void, fragments: Records) -> i
 
 @compiled
 def transport(
-    octets: Octets, at: int, length: int, packet: np.void, fragments: Records, more: int, behind: int, identity: int
+    octets: Octets, at: int, length: int, packet: Record, fragments: Records, more: int, behind: int, identity: int
 ) -> int:
     """Transport header of `length` IP payload bytes at `at`; returns a Fault. Other protocols have no ports."""
     packet.src_port = packet.dst_port = 0
@@ -212,13 +213,13 @@ def transport(
 
 
 @compiled
-def fragment_key(packet: np.void, identity: int) -> int:
+def fragment_key(packet: Record, identity: int) -> int:
     """Identify a fragmented datagram, together with its addresses."""
     return (identity << 8) | np.int64(packet.protocol) | (np.int64(1) << 48)
 
 
 @compiled
-def keep_ports(packet: np.void, fragments: Records, identity: int) -> None:
+def keep_ports(packet: Record, fragments: Records, identity: int) -> None:
     """Remember a first fragment's ports; a newer datagram overwrites an older one in the same place."""
     entry = fragments[identity % len(fragments)]
     entry.src_low = packet.src_low
@@ -229,7 +230,7 @@ def keep_ports(packet: np.void, fragments: Records, identity: int) -> None:
 
 
 @compiled
-def recall_ports(packet: np.void, fragments: Records, identity: int) -> None:
+def recall_ports(packet: Record, fragments: Records, identity: int) -> None:
     """Ports of a later fragment; zero where the first was not seen. Its TCP flags and sequence are unknown."""
     entry = fragments[identity % len(fragments)]
     if (

@@ -22,17 +22,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from relaywatch.sources.capture_columns import (
-    EVENT,
-    FLOW,
-    VOLUME,
-    EventKind,
-    Integers,
-    Label,
-    Octets,
-    Records,
-    compiled,
-)
+from relaywatch.model.compilation import compiled
+from relaywatch.sources.capture_columns import EVENT, FLOW, VOLUME, EventKind, Integers, Label, Octets, Record, Records
 from relaywatch.sources.capture_decode import TCP, UDP
 from relaywatch.sources.capture_sequence import Gaps, distance, new_payload, no_gaps
 
@@ -186,7 +177,7 @@ def mix(value: np.uint64) -> np.uint64:
 
 
 @compiled
-def bucket_of(packet: np.void, seed: int) -> int:
+def bucket_of(packet: Record, seed: int) -> int:
     """Hash bucket of a packet's flow; equal for both directions."""
     salt = np.uint64(seed)
     source = mix(mix(packet.src_high ^ salt) ^ packet.src_low) + np.uint64(packet.src_port)
@@ -196,7 +187,7 @@ def bucket_of(packet: np.void, seed: int) -> int:
 
 
 @compiled
-def from_local(packet: np.void, flow: np.void) -> bool:
+def from_local(packet: Record, flow: Record) -> bool:
     """Whether the device of `flow` sent the packet."""
     return bool(
         packet.src_low == flow.local_low
@@ -209,7 +200,7 @@ def from_local(packet: np.void, flow: np.void) -> bool:
 
 
 @compiled
-def to_local(packet: np.void, flow: np.void) -> bool:
+def to_local(packet: Record, flow: Record) -> bool:
     """Whether the other side of `flow` sent the packet."""
     return bool(
         packet.dst_low == flow.local_low
@@ -222,7 +213,7 @@ def to_local(packet: np.void, flow: np.void) -> bool:
 
 
 @compiled
-def find(packet: np.void, bucket: int, store: Store) -> int:
+def find(packet: Record, bucket: int, store: Store) -> int:
     """Slot of the packet's flow, or -1."""
     slot = np.int64(store.buckets[bucket])
     while slot >= 0:
@@ -234,7 +225,7 @@ def find(packet: np.void, bucket: int, store: Store) -> int:
 
 
 @compiled
-def begins_anew(packet: np.void, flow: np.void) -> bool:
+def begins_anew(packet: Record, flow: Record) -> bool:
     """Whether the packet belongs to a later flow on the same addresses and ports."""
     silence = packet.time - flow.end
     if silence > (LONG_IDLE_US if flow.queue else IDLE_US):
@@ -291,7 +282,7 @@ def drain(store: Store) -> None:
 
 
 @compiled
-def close_second(flow: np.void, counters: Integers, seconds: Records) -> None:
+def close_second(flow: Record, counters: Integers, seconds: Records) -> None:
     """Put the interval being filled out, where it holds packets."""
     if flow.second_packets_out + flow.second_packets_in == 0:
         return
@@ -370,7 +361,7 @@ def remember(high: np.uint64, low: np.uint64, known: Records) -> None:
 
 
 @compiled
-def device_end(packet: np.void, source_began: int, sight: int, known: Records) -> tuple[bool, bool]:
+def device_end(packet: Record, source_began: int, sight: int, known: Records) -> tuple[bool, bool]:
     """Whether the packet's source is the device, and whether the flow is to be mirrored."""
     if sight == Sight.PCAPDROID and packet.heading:
         return packet.heading == 2, False
@@ -388,7 +379,7 @@ def device_end(packet: np.void, source_began: int, sight: int, known: Records) -
 
 
 @compiled
-def begin(packet: np.void, at: int, position: int, bucket: int, sight: int, store: Store) -> int:
+def begin(packet: Record, at: int, position: int, bucket: int, sight: int, store: Store) -> int:
     """Open a flow for the packet; returns its slot."""
     table, counters, known = store.table, store.counters, store.known
     counters[_FREE] -= 1
@@ -424,7 +415,7 @@ def begin(packet: np.void, at: int, position: int, bucket: int, sight: int, stor
 
 
 @compiled
-def clear(flow: np.void) -> None:
+def clear(flow: Record) -> None:
     """Nothing counted yet."""
     flow.bytes_out = flow.bytes_in = flow.wire_out = flow.wire_in = flow.packets_out = flow.packets_in = 0
     flow.second_out = flow.second_in = flow.second_position = 0
@@ -435,7 +426,7 @@ def clear(flow: np.void) -> None:
 
 
 @compiled
-def place_ends(packet: np.void, flow: np.void, from_source: int) -> None:
+def place_ends(packet: Record, flow: Record, from_source: int) -> None:
     """Set the packet's ends as the flow's local and remote."""
     flow.protocol = packet.protocol
     if from_source:
@@ -447,7 +438,7 @@ def place_ends(packet: np.void, flow: np.void, from_source: int) -> None:
 
 
 @compiled
-def event(kind: int, at: int, offset: int, sent: int, flow: np.void, store: Store) -> None:
+def event(kind: int, at: int, offset: int, sent: int, flow: Record, store: Store) -> None:
     """Ask naming to look at a packet."""
     row = store.events[store.counters[_EVENTS]]
     store.counters[_EVENTS] += 1
@@ -456,7 +447,7 @@ def event(kind: int, at: int, offset: int, sent: int, flow: np.void, store: Stor
 
 
 @compiled
-def count(octets: Octets, packet: np.void, at: int, position: int, slot: int, store: Store) -> None:
+def count(octets: Octets, packet: Record, at: int, position: int, slot: int, store: Store) -> None:
     """Add the packet to its flow."""
     flow = store.table[slot]
     sent = from_local(packet, flow)
@@ -485,7 +476,7 @@ def count(octets: Octets, packet: np.void, at: int, position: int, slot: int, st
 
 
 @compiled
-def add_second(packet: np.void, position: int, sent: int, fresh: int, flow: np.void, store: Store) -> None:
+def add_second(packet: Record, position: int, sent: int, fresh: int, flow: Record, store: Store) -> None:
     """Add to the flow's interval. A packet stamped just before the interval counts within it."""
     second = packet.time // 1_000_000
     if second != flow.second and second != flow.second - 1:
@@ -503,7 +494,7 @@ def add_second(packet: np.void, position: int, sent: int, fresh: int, flow: np.v
 
 
 @compiled
-def follow(octets: Octets, packet: np.void, at: int, sent: int, flow: np.void, gaps: Gaps, store: Store) -> int:
+def follow(octets: Octets, packet: Record, at: int, sent: int, flow: Record, gaps: Gaps, store: Store) -> int:
     """TCP's part of a packet: opening, closing, new payload bytes (returned), and what names the host."""
     sequence, length = np.int64(packet.sequence), packet.payload_bytes
     if packet.flags & SYN:
@@ -536,7 +527,7 @@ def follow(octets: Octets, packet: np.void, at: int, sent: int, flow: np.void, g
 
 
 @compiled
-def handshake(packet: np.void, sent: int, flow: np.void) -> None:
+def handshake(packet: Record, sent: int, flow: Record) -> None:
     """SYN and SYN-ACK: who began, with which number, and whether it was accepted."""
     if not packet.flags & ACK:
         if sent == bool(flow.from_local):
@@ -551,7 +542,7 @@ def handshake(packet: np.void, sent: int, flow: np.void) -> None:
 
 
 @compiled
-def opening(octets: Octets, packet: np.void, at: int, sequence: int, sent: int, flow: np.void, store: Store) -> None:
+def opening(octets: Octets, packet: Record, at: int, sequence: int, sent: int, flow: Record, store: Store) -> None:
     """Label a connection by the initiator's first payload, and hand out what may name the host."""
     if flow.asked == 255:
         return
@@ -575,7 +566,7 @@ def opening(octets: Octets, packet: np.void, at: int, sequence: int, sent: int, 
 
 
 @compiled
-def stream_label(octets: Octets, packet: np.void) -> tuple[int, int]:
+def stream_label(octets: Octets, packet: Record) -> tuple[int, int]:
     """Protocol of a connection by its first bytes, and how many bytes from the first may name the host."""
     at = packet.payload
     if packet.src_port == 53 or packet.dst_port == 53:
@@ -600,7 +591,7 @@ def stream_label(octets: Octets, packet: np.void) -> tuple[int, int]:
 
 
 @compiled
-def datagram(octets: Octets, packet: np.void, at: int, sent: int, flow: np.void, store: Store) -> None:
+def datagram(octets: Octets, packet: Record, at: int, sent: int, flow: Record, store: Store) -> None:
     """Label a UDP flow; hand DNS answers to naming."""
     begin_at = packet.payload
     if packet.src_port == 53 or packet.dst_port == 53:

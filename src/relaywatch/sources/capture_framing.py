@@ -14,9 +14,10 @@ from typing import BinaryIO, Final, NamedTuple
 
 import numpy as np
 
+from relaywatch.model.compilation import compiled
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
-from relaywatch.sources.capture_columns import PACKET, Fault, Integers, Octets, Records, compiled
+from relaywatch.sources.capture_columns import PACKET, Fault, Integers, Octets, Record, Records
 from relaywatch.sources.capture_magic import CLASSIC, ORDERS, SECTION
 
 BUFFER_BYTES: Final = 1 << 24
@@ -303,7 +304,7 @@ def walk_blocks(
 
 @compiled
 def read_block(
-    octets: Octets, at: int, length: int, kind: int, section: Integers, interfaces: Integers, packet: np.void
+    octets: Octets, at: int, length: int, kind: int, section: Integers, interfaces: Integers, packet: Record
 ) -> None:
     """One packet block (2 obsolete, 3 simple, 6 enhanced) into `packet`."""
     big = section[0]
@@ -355,7 +356,7 @@ def microseconds(ticks: np.uint64, units: int, offset: int) -> int:
 
 
 @compiled
-def read_options(octets: Octets, at: int, end: int, big: int, packet: np.void) -> None:
+def read_options(octets: Octets, at: int, end: int, big: int, packet: Record) -> None:
     """Take in an enhanced packet's direction flags and PCAPdroid's comment u-<uid>."""
     while at + 4 <= end:
         code = half(octets, at, big)

@@ -16,9 +16,8 @@ import dns.exception
 import dns.message
 import dns.rdatatype
 import dpkt
-import numpy as np
 
-from relaywatch.sources.capture_columns import EventKind, Octets, Records
+from relaywatch.sources.capture_columns import EventKind, Octets, Record, Records
 from relaywatch.sources.capture_decode import TCP
 from relaywatch.sources.capture_flows import NAMED_BYTES
 
@@ -103,7 +102,7 @@ class HostNames:
         return (name, True) if name else (guess, False)
 
 
-def _payload(octets: Octets, packet: np.void) -> bytes:
+def _payload(octets: Octets, packet: Record) -> bytes:
     end = min(int(packet["end"]), int(packet["payload"]) + int(packet["payload_bytes"]))
     return octets[int(packet["payload"]) : end].tobytes()
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from relaywatch.sources.capture_columns import compiled
+from relaywatch.model.compilation import compiled
 
 GAPS: Final = 4
 _LARGEST_GAP: Final = 1 << 26
