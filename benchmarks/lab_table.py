@@ -21,12 +21,11 @@ import numpy.typing as npt
 import polars as pl
 
 from relaywatch.detection.settings import load
+from relaywatch.engines.findings import SHOWN_BRIDGES
 from relaywatch.engines.local import Hunt, hunt
 from relaywatch.governance.exceptions import Exceptions
 from relaywatch.model.finding import Finding
 
-SHOWN_BRIDGES = 200
-"""Bridges that a finding lists; of more, recall of pairs is not known."""
 MANY_TUNNELS = 10
 """Links of one relay from which it is back-connect, a link a session, rather than a tunnel."""
 NEXT_OUTBOUND_S = 0.5
@@ -132,7 +131,10 @@ def flow_ids(path: Path) -> dict[int, int]:
 
 
 def bridge_quality(finding: Finding | None, truth: dict[str, Any], ids: dict[int, int]) -> str:
-    """Bridges / true pairs, then share of listed bridges that are true pairs and of true pairs that are listed."""
+    """Bridges / true pairs, then share of listed bridges that are true pairs and of true pairs that are listed.
+
+    A finding lists SHOWN_BRIDGES; of more bridges, the share of true pairs is not known.
+    """
     pairs = {(pair["in_flow"], pair["out_flow"]) for pair in truth["pairs"]}
     if finding is None:
         return f"0 / {len(pairs)}" if pairs else ""

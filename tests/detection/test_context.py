@@ -1,4 +1,4 @@
-"""What a user is promised of context: it weighs a little, says what it saw, and is silent where nothing could be seen."""
+"""What a user is promised of context: it weighs a little, says what it saw, and is silent where nothing was seen."""
 
 import numpy as np
 import pytest

@@ -18,51 +18,59 @@ LOOKUP_PORTS: Final = (53, 5353, 853)
 _TIES: Final = (
     "position",
     "flow_id",
+    "seen",
+    "name",
     "bytes_out",
     "bytes_in",
     "end",
+    "direction",
     "protocol",
     "remote_port",
     "local_port",
     "remote",
 )
+"""What orders flows that begin together, the last key first; of one flow's records the most complete comes last."""
 _SAME_FLOW: Final = ("app", "start", "remote", "remote_port", "local_port", "protocol", "direction")
+_SAME_VOLUME: Final = ("start", "duration", "bytes_out", "bytes_in")
 US: Final = 1e-6
+SECOND: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Arranged:
     """One shard, ready to be judged.
 
-    records: FLOW records row by row as in `flows`; apps: app code of each group; origin: us since epoch at which the
-    columns' time is 0; duplicates: flows left out because another record shows the same flow; unmatched: volumes
-    without a flow.
+    records: FLOW records row by row as in `flows`; apps: app code of each group; origins: us since epoch at which each
+    group's time is 0, so that no group's numbers depend on its neighbours; duplicates: flows left out because another
+    record shows the same flow; unmatched: volumes without a flow.
     """
 
     flows: FlowColumns
     volumes: VolumeColumns
     records: Records
     apps: npt.NDArray[np.uint32]
-    origin: int
+    origins: Ints
     duplicates: int
     unmatched: int
 
 
-def arrange(flows: Records, volumes: Records) -> Arranged:
+def arrange(flows: Records, volumes: Records, source_ranks: Ints) -> Arranged:
     """Sort a shard's records by (app, start), leave out duplicates, join volumes to their flows.
 
-    The result does not depend on the order of the records.
+    source_ranks: place of each source's name among all, by source code. The result does not depend on the order of the
+    records.
     """
-    kept, duplicates = _without_duplicates(taken(flows, _order(flows)))
+    kept, duplicates = _without_duplicates(taken(flows, _order(flows, source_ranks)))
     apps, first = np.unique(kept["app"], return_index=True)
     offsets = np.append(first, len(kept)).astype(np.int64)
-    origin = int(kept["start"].min()) if len(kept) else 0
+    origins = kept["start"][first] // SECOND * SECOND
+    origin = np.repeat(origins, np.diff(offsets))
     columns = _flow_columns(kept, offsets, origin)
     joined, unmatched = _volume_columns(kept, volumes, offsets, origin)
-    return Arranged(columns, joined, kept, apps, origin, duplicates, unmatched)
+    return Arranged(columns, joined, kept, apps, origins, duplicates, unmatched)
 
 
-def _order(flows: Records) -> Ints:
+def _order(flows: Records, source_ranks: Ints) -> Ints:
     """Rows by (app, start), equal ones by everything else that a flow is."""
     if not len(flows):
         return np.empty(0, np.int64)
@@ -77,34 +85,43 @@ def _order(flows: Records) -> Ints:
         key = np.zeros(len(flows), np.int64)
         key[order[1:]] = np.cumsum((np.diff(place[order]) != 0) | (np.diff(offset[order]) != 0))
     sorted_key = key[order]
-    tied = np.zeros(len(order), bool)
-    tied[1:] = sorted_key[1:] == sorted_key[:-1]
-    tied[:-1] |= tied[1:]
-    rows = np.flatnonzero(tied)
+    rows = _tied(sorted_key[1:] == sorted_key[:-1])
     if len(rows):
         group = flows[order[rows]]
-        order[rows] = order[rows][np.lexsort((*(group[name] for name in _TIES), sorted_key[rows]))]
+        ties = (group[name] for name in _TIES)
+        order[rows] = order[rows][np.lexsort((source_ranks[group["source"]], *ties, sorted_key[rows]))]
     return order
 
 
+def _tied(same: Flags) -> Ints:
+    """Rows that equal a neighbour; same: whether each row but the first equals the one before it."""
+    tied = np.append(False, same)
+    tied[:-1] |= same
+    return np.flatnonzero(tied)
+
+
 def _without_duplicates(flows: Records) -> tuple[Records, int]:
-    """One record for each flow of each app: exports overlap, and the same file may be given twice."""
+    """One record for each flow of each app: exports overlap, and the same file may be given twice.
+
+    Flows whose local port is not known may be several of a kind: only the same record read again counts as the same.
+    """
     if len(flows) < 2:
         return flows, 0
     same = np.ones(len(flows) - 1, bool)
     for name in _SAME_FLOW:
         same &= flows[name][1:] == flows[name][:-1]
-    same &= flows["local_port"][1:] != 0
     if not same.any():
         return flows, 0
-    keep = np.append(True, ~same)
+    again = (np.diff(flows["source"]) == 0) & (np.diff(flows["flow_id"]) == 0)
+    same &= (flows["local_port"][1:] != 0) | again
+    keep = np.append(~same, True)
     return flows[keep], int(same.sum())
 
 
-def _flow_columns(flows: Records, offsets: Ints, origin: int) -> FlowColumns:
+def _flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
     inbound = flows["direction"] == Direction.INBOUND
     lookup: Flags = np.isin(flows["remote_port"], LOOKUP_PORTS) & ~inbound
-    start = (flows["start"] - origin) * US
+    start = (flows["start"] - origin).astype(np.float64) * US
     end = np.where(flows["end"] < flows["start"], start, (flows["end"] - origin) * US)
     return FlowColumns(
         offsets=offsets,
@@ -120,22 +137,37 @@ def _flow_columns(flows: Records, offsets: Ints, origin: int) -> FlowColumns:
     )
 
 
-def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origin: int) -> tuple[VolumeColumns, int]:
+def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origin: Ints) -> tuple[VolumeColumns, int]:
     flow = _flow_rows(flows, volumes)
     known = flow >= 0
     flow, volumes = flow[known], volumes[known]
-    order = np.lexsort((volumes["start"], flow))
+    order = _volume_order(flow, volumes)
     flow = flow[order]
     return (
         VolumeColumns(
             offsets=np.searchsorted(flow, offsets).astype(np.int64),
             flow=flow,
-            time=(volumes["start"][order] - origin) * US,
+            time=(volumes["start"][order] - origin[flow]).astype(np.float64) * US,
             bytes_out=volumes["bytes_out"][order].astype(np.float64),
             bytes_in=volumes["bytes_in"][order].astype(np.float64),
         ),
         int((~known).sum()),
     )
+
+
+def _volume_order(flow: Ints, volumes: Records) -> Ints:
+    """Rows of the volumes by (flow, start), without those that were read before."""
+    order = np.lexsort((volumes["start"], flow))
+    rows = _tied((np.diff(flow[order]) == 0) & (np.diff(volumes["start"][order]) == 0))
+    if not len(rows):
+        return order
+    group, of = volumes[order[rows]], flow[order[rows]]
+    settled = np.lexsort((*(group[name] for name in reversed(_SAME_VOLUME)), of))
+    order[rows] = order[rows][settled]
+    again = np.diff(of[settled]) == 0
+    for name in _SAME_VOLUME:
+        again &= np.diff(group[name][settled]) == 0
+    return np.delete(order, rows[1:][again])
 
 
 def _flow_rows(flows: Records, volumes: Records) -> Ints:

@@ -9,7 +9,7 @@ import numpy as np
 
 from relaywatch.detection.bridging import score_bridging
 from relaywatch.detection.calibration import FEWEST_BRIDGES
-from relaywatch.detection.columns import VolumeColumns
+from relaywatch.detection.columns import Ints, VolumeColumns
 from relaywatch.detection.episode import Episode, episode_of
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import MirroredTotals, mirrored_totals, score_totals
@@ -19,6 +19,8 @@ from relaywatch.engines.records import Records
 
 LEAST_EVIDENCE = 1.0
 """Natural log evidence from which a group is looked at closely; far below what any verdict asks for."""
+
+_SAME_SIGNAL = ("app", "kind", "start", "end", "position", "local_port", "detail", "observability")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,9 @@ class Case:
     totals: MirroredTotals | None
 
 
-def cases_of(arranged: Arranged, signals: Records, settings: Settings) -> Iterator[Case]:
-    """The cases of one shard; signals: SIGNAL records of the shard."""
+def cases_of(arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings) -> Iterator[Case]:
+    """The cases of one shard; signals: SIGNAL records of the shard; source_ranks: as `arrange`."""
+    signals = _settled(signals, source_ranks)
     uplink = float(settings.uplink_bytes_threshold)
     pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink)
     volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
@@ -53,6 +56,16 @@ def cases_of(arranged: Arranged, signals: Records, settings: Settings) -> Iterat
             yield _case(arranged, signals, number, None, mirrored_totals(arranged.flows, number))
 
 
+def _settled(signals: Records, source_ranks: Ints) -> Records:
+    """The signals in an order that does not depend on how they came, without those that were read before."""
+    ties = (*(signals[name] for name in _SAME_SIGNAL), source_ranks[signals["source"]])
+    order = np.lexsort(ties[::-1])
+    again = np.ones(max(len(order) - 1, 0), bool)
+    for values in ties:
+        again &= np.diff(values[order].astype(np.int64)) == 0
+    return signals[np.delete(order, 1 + np.flatnonzero(again))]
+
+
 def _case(
     arranged: Arranged, signals: Records, number: int, episode: Episode | None, totals: MirroredTotals | None
 ) -> Case:
@@ -61,7 +74,7 @@ def _case(
     volumes = volumes_of(arranged.flows, arranged.volumes, number)
     return Case(
         app=int(arranged.apps[number]),
-        origin=arranged.origin,
+        origin=int(arranged.origins[number]),
         flows=flows,
         volumes=volumes._replace(
             time=volumes.time.copy(), bytes_out=volumes.bytes_out.copy(), bytes_in=volumes.bytes_in.copy()

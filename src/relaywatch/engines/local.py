@@ -138,13 +138,14 @@ def _read(
 def _judge(intake: Intake, plan: Hunt) -> tuple[list[Case], list[NotJudged]]:
     """Judge shard by shard; only cases are kept."""
     plan.watcher.judging(SHARDS)
+    ranks = intake.registry.source_ranks()
     cases: list[Case] = []
     not_judged: list[NotJudged] = []
     for shard in range(SHARDS):
         flows = intake.flows.read(shard)
         if len(flows):
-            arranged = arrange(flows, intake.volumes.read(shard))
-            cases.extend(cases_of(arranged, intake.signals.read(shard), plan.settings))
+            arranged = arrange(flows, intake.volumes.read(shard), ranks)
+            cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings))
             if len(not_judged) < LISTED_NOT_JUDGED:
                 not_judged.extend(_not_judged(arranged, intake.registry))
         plan.watcher.judged()

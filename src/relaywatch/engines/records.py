@@ -112,6 +112,12 @@ class Registry:
         """Source names by code."""
         return list(self.sources)
 
+    def source_ranks(self) -> npt.NDArray[np.int64]:
+        """Place of each source's name among all, by code: an order that does not depend on what was read first."""
+        ranks = np.empty(len(self.sources), np.int64)
+        ranks[np.argsort(np.array(self.source_names(), object), kind="stable")] = np.arange(len(ranks))
+        return ranks
+
     def app_codes(
         self, devices: npt.NDArray[np.uint32], packages: npt.NDArray[np.uint32], uids: npt.NDArray[np.uint32]
     ) -> npt.NDArray[np.uint32]:

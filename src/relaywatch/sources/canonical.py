@@ -88,7 +88,7 @@ class CanonicalParquet:
                 raise SourceError(path, "holds no canonical table.", remedy="Name its columns as the schema does.")
             columns = [field.name for field in TABLES[table] if field.name in present]
             texts = [n for n in columns if TABLES[table].field(n).type == TEXT and _holds_text(stored.field(n))]
-            with pq.ParquetFile(path, read_dictionary=texts) as file:
+            with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
                 size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
                 for rows in file.iter_batches(ROWS, columns=columns):
                     yield _fitted(table, rows, row, path, reading.quarantine)
