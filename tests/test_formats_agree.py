@@ -30,8 +30,6 @@ UNSEEN = {
     ExportFormat.ZEEK: {"app", "volumes"},
 }
 STRENGTH = ("relay", "suspected_relay", "insufficient_telemetry")
-HIDDEN = "one total per link hides a tunnel of few sessions, or one among the app's own traffic"
-TIED = "peers dialled in one burst start in the same millisecond, the list's resolution, and pass for bridged"
 
 
 def findings(folder: Path):
@@ -97,14 +95,7 @@ def test_without_the_app_a_relay_is_at_most_suspected(trace, tmp_path):
 
 
 @pytest.mark.parametrize("fmt", TOTALS_ONLY)
-@pytest.mark.parametrize(
-    "trace",
-    [
-        "T1866",
-        pytest.param("T1419", marks=pytest.mark.xfail(strict=True, reason=HIDDEN)),
-        pytest.param("T1165", marks=pytest.mark.xfail(strict=True, reason=HIDDEN)),
-    ],
-)
+@pytest.mark.parametrize("trace", ["T1866", "T1419", "T1165"])
 def test_totals_that_mirror_each_other_ask_for_volumes(trace, fmt, tmp_path):
     found = through(trace, fmt, tmp_path)
     assert found is not None
@@ -112,22 +103,13 @@ def test_totals_that_mirror_each_other_ask_for_volumes(trace, fmt, tmp_path):
     assert {gap.field for gap in found.not_observable} >= UNSEEN[fmt]
 
 
-@pytest.mark.parametrize(
-    ("trace", "fmt"),
-    [
-        pytest.param(trace, fmt, marks=pytest.mark.xfail(strict=True, reason=TIED))
-        if (trace, fmt) == ("T1273", ExportFormat.PCAPDROID_CSV)
-        else (trace, fmt)
-        for trace in BENIGN
-        for fmt in ExportFormat
-    ],
-)
+@pytest.mark.parametrize(("trace", "fmt"), [(trace, fmt) for trace in BENIGN for fmt in ExportFormat])
 def test_no_format_makes_a_relay_of_a_benign_app(trace, fmt, tmp_path):
     assert direct(trace) == []
     assert through(trace, fmt, tmp_path) is None
 
 
-@pytest.mark.parametrize("trace", [pytest.param("T1273", marks=pytest.mark.xfail(strict=True, reason=TIED)), "T1791"])
+@pytest.mark.parametrize("trace", ["T1273", "T1791"])
 def test_a_list_that_misses_accepted_connections_makes_no_relay_of_a_benign_app(trace, tmp_path):
     """PCAPdroid without root does not see them."""
     (path,) = written(trace, ExportFormat.PCAPDROID_CSV, tmp_path)

@@ -28,6 +28,8 @@ UNLIKE: Final = -8.0
 """Score of a pair in reach whose bytes differ by more than FAR: the lowest grade there is for a pair."""
 FAR: Final = 8.0
 NONE: Final = -1
+SOONEST_S: Final = 0.002
+"""A target leg waits for the client's request; legs that open at one instant were opened by one cause."""
 EARLY_S: Final = 1.0
 """A back-connect link may open a moment after its target leg."""
 TOGETHER_S: Final = 3.0
@@ -77,9 +79,9 @@ def conservation(client_out: float, client_in: float, target_out: float, target_
 def _timing(lag: float, end_gap: float, window: float) -> float:
     """Log ratio of start lag (s, client to target) or common end over a target leg anywhere in the window."""
     best = NO_MATCH
-    if 0.0 <= lag <= window:
+    if SOONEST_S <= lag <= window:
         best = np.log(1.5 * window * np.exp(-lag / 0.4) + 0.4)
-    elif -EARLY_S <= lag < 0.0:
+    elif -EARLY_S <= lag < SOONEST_S:
         best = np.log(0.2)
     if end_gap <= TOGETHER_S:
         best = max(best, np.log(0.3 * window * np.exp(-end_gap / 0.4) + 0.2))

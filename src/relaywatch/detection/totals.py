@@ -1,4 +1,4 @@
-"""Tunnels without volumes: whether a link's totals mirror the totals of the flows beside it.
+"""Tunnels without volumes: whether the flows beside a link could have fed it.
 
 One number per link cannot tell a relay from chance: totals agree by accident, and an app's own traffic hides them. So
 this never supports more than "insufficient telemetry": it says that interval volumes would settle the matter.
@@ -15,66 +15,78 @@ from relaywatch.detection.bridging import NONE, side_bounds
 from relaywatch.detection.columns import Flags, FlowColumns, Group, Ints, group_of
 from relaywatch.model.compilation import compiled
 
-LONGEST_RATIO: Final = 1.25
-"""Bytes that a link sends over bytes that the flows beside it receive, at the most; framing adds little to bulk."""
-SHORTEST_RATIO: Final = 0.9
-FEWEST_TARGETS: Final = 8
+UPLOAD_HEAVY: Final = 2.0
+"""A link to a relay's clients sends what others receive: bytes out over bytes in, at the least."""
 LEAST_BYTES: Final = 65_536.0
+FEWEST_PARTIES: Final = 3
+CAPACITY: Final = 0.9
+"""Bytes that the flows beside the link received over the bytes that it sent, at the least."""
+NEAR: Final = 1.25
+"""Up to this ratio the two totals mirror each other; beyond it, the app has traffic of its own or is no relay."""
 
 
 @dataclass(frozen=True, slots=True)
-class MirroredTotals:
-    """A link whose totals mirror those of the flows within its life. legs, targets: rows of the group's flows."""
+class FedLink:
+    """A client side that the flows beside it could have fed. legs, targets: rows of the group's flows.
+
+    ratio: bytes that the targets received over bytes that the legs sent; 1 is exact conservation.
+    """
 
     legs: Ints
     targets: Ints
     ratio: float
 
+    @property
+    def mirrors(self) -> bool:
+        """Whether the totals agree, and not only allow it."""
+        return self.ratio <= NEAR
+
 
 @compiled
-def _mirroring_side(group: Group) -> tuple[int, float]:
-    """First row of the client side whose bytes_out come nearest to what the flows within its life received; the ratio.
+def _fed_side(group: Group) -> tuple[int, float]:
+    """First row of the client side whose total comes nearest to what the flows beside it received, and their ratio.
 
-    Row NONE where no side's ratio lies within SHORTEST_RATIO to LONGEST_RATIO.
+    Row NONE where no side could have been fed.
     """
     order, bounds = side_bounds(group.side)
     found, best = NONE, 0.0
     for k in range(len(bounds) - 1):
         legs = order[bounds[k] : bounds[k + 1]]
         sent = group.bytes_out[legs].sum()
-        if sent < LEAST_BYTES or sent < group.bytes_in[legs].sum():
+        if sent < LEAST_BYTES or sent < UPLOAD_HEAVY * group.bytes_in[legs].sum():
             continue
-        targets = _within_life(group, legs)
-        if len(targets) < FEWEST_TARGETS:
+        targets = _beside(group, legs)
+        if len(np.unique(group.side[targets])) < FEWEST_PARTIES:
             continue
-        ratio = sent / group.bytes_in[targets].sum()
-        if SHORTEST_RATIO <= ratio <= LONGEST_RATIO and (found == NONE or abs(np.log(ratio)) < abs(np.log(best))):
+        ratio = group.bytes_in[targets].sum() / sent
+        if ratio >= CAPACITY and (found == NONE or abs(np.log(ratio)) < abs(np.log(best))):
             found, best = legs[0], ratio
     return found, best
 
 
 @compiled
-def _within_life(group: Group, legs: Ints) -> Ints:
-    """Rows of possible target legs that begin and end within the life of the client legs."""
+def _beside(group: Group, legs: Ints) -> Ints:
+    """Rows of possible target legs: within the life of the client legs, and not larger than what these sent."""
     begin, end = group.start[legs].min(), group.end[legs].max() + 1.0
     inside = (group.start >= begin) & (group.end <= end) & (group.side != group.side[legs[0]])
-    return np.flatnonzero(inside & ~group.inbound & ~group.lookup & (group.bytes_in > 0.0))
+    carried = (group.bytes_in > 0.0) & (group.bytes_in <= 1.02 * group.bytes_out[legs].sum())
+    return np.flatnonzero(inside & carried & ~group.inbound & ~group.lookup)
 
 
 @compiled
 def score_totals(flows: FlowColumns) -> Flags:
-    """Whether each group has a client side whose totals mirror those of the flows within its life."""
+    """Whether each group has a client side that the flows beside it could have fed."""
     groups = len(flows.offsets) - 1
     result = np.zeros(groups, np.bool_)
     for g in range(groups):
-        if flows.offsets[g + 1] - flows.offsets[g] > FEWEST_TARGETS:
-            result[g] = _mirroring_side(group_of(flows, g))[0] != NONE
+        if flows.offsets[g + 1] - flows.offsets[g] > FEWEST_PARTIES:
+            result[g] = _fed_side(group_of(flows, g))[0] != NONE
     return result
 
 
-def mirrored_totals(flows: FlowColumns, number: int) -> MirroredTotals:
-    """The link of group `number`, of which score_totals said that there is one. Ratio 1 is exact conservation."""
+def fed_link(flows: FlowColumns, number: int) -> FedLink:
+    """The link of group `number`, of which score_totals said that there is one."""
     group = group_of(flows, number)
-    first, ratio = _mirroring_side(group)
+    first, ratio = _fed_side(group)
     legs = np.flatnonzero(group.side == group.side[first])
-    return MirroredTotals(legs, _within_life(group, legs), ratio)
+    return FedLink(legs, _beside(group, legs), ratio)

@@ -14,7 +14,7 @@ from relaywatch.detection.columns import Floats
 from relaywatch.detection.episode import Episode
 from relaywatch.detection.items import Item
 from relaywatch.detection.settings import Settings
-from relaywatch.detection.totals import MirroredTotals
+from relaywatch.detection.totals import FedLink
 from relaywatch.model.finding import Verdict
 
 LARGEST_LOG_ODDS: Final = 20.0
@@ -22,8 +22,9 @@ LARGEST_LOG_ODDS: Final = 20.0
 STRONGEST_EVIDENCE: Final = 25.0
 """Natural log evidence beyond which more bridges add no more belief: legs are not wholly independent."""
 RELAY_PROBABILITY: Final = 0.95
-TOTALS_LOG_RATIO: Final = 3.0
-"""Of mirrored totals: about twenty to one."""
+MIRRORED_LOG_RATIO: Final = 3.0
+FED_LOG_RATIO: Final = 1.5
+"""Of totals that mirror each other, and of totals that only allow a tunnel: judgements, not measurements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,18 +110,19 @@ def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Se
     return Judgement(Verdict.SUSPECTED_RELAY, probability, score)
 
 
-def totals_item(mirrored: MirroredTotals) -> Item:
-    """Evidence of totals that mirror each other: speaks for a closer look, decides nothing."""
+def totals_item(link: FedLink) -> Item:
+    """Evidence of totals that mirror, or allow, a tunnel: speaks for a closer look, decides nothing."""
+    meaning = "its total mirrors theirs" if link.mirrors else "they could have fed it, beside the app's own traffic"
     return Item(
         kind="tunnelling",
         name="link mirrors targets",
-        statement=f"The client side sent {mirrored.ratio:.2f} times what {len(mirrored.targets)} flows within its life "
-        "received; totals only",
-        value=mirrored.ratio,
-        unit="bytes sent over bytes received",
-        log_ratio=TOTALS_LOG_RATIO,
-        null="totals of unrelated flows, which agree this closely in about one app in twenty",
-        settings=("ByteSymmetryTolerance",),
+        statement=f"{len(link.targets)} flows within the client side's life received {link.ratio:.2f} times its bytes "
+        f"sent: {meaning}; totals only",
+        value=link.ratio,
+        unit="bytes received over bytes sent",
+        log_ratio=MIRRORED_LOG_RATIO if link.mirrors else FED_LOG_RATIO,
+        null="totals of unrelated flows: few apps' links send more than they receive and have that much beside them",
+        settings=(),
     )
 
 

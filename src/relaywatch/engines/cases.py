@@ -12,7 +12,7 @@ from relaywatch.detection.calibration import FEWEST_BRIDGES
 from relaywatch.detection.columns import Ints, VolumeColumns
 from relaywatch.detection.episode import Episode, episode_of
 from relaywatch.detection.settings import Settings
-from relaywatch.detection.totals import MirroredTotals, mirrored_totals, score_totals
+from relaywatch.detection.totals import FedLink, fed_link, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
 from relaywatch.engines.arrangement import Arranged
 from relaywatch.engines.records import Records
@@ -37,7 +37,7 @@ class Case:
     volumes: VolumeColumns
     signals: Records
     episode: Episode | None
-    totals: MirroredTotals | None
+    totals: FedLink | None
 
 
 def cases_of(arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings) -> Iterator[Case]:
@@ -53,7 +53,7 @@ def cases_of(arranged: Arranged, signals: Records, source_ranks: Ints, settings:
             episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings)
             yield _case(arranged, signals, number, episode, None)
         else:
-            yield _case(arranged, signals, number, None, mirrored_totals(arranged.flows, number))
+            yield _case(arranged, signals, number, None, fed_link(arranged.flows, number))
 
 
 def _settled(signals: Records, source_ranks: Ints) -> Records:
@@ -66,9 +66,7 @@ def _settled(signals: Records, source_ranks: Ints) -> Records:
     return signals[np.delete(order, 1 + np.flatnonzero(again))]
 
 
-def _case(
-    arranged: Arranged, signals: Records, number: int, episode: Episode | None, totals: MirroredTotals | None
-) -> Case:
+def _case(arranged: Arranged, signals: Records, number: int, episode: Episode | None, totals: FedLink | None) -> Case:
     a, b = arranged.flows.offsets[number], arranged.flows.offsets[number + 1]
     flows = arranged.records[a:b].copy()
     volumes = volumes_of(arranged.flows, arranged.volumes, number)
