@@ -104,7 +104,7 @@ class _Draft:
         self.case, self.directory, self.settings = case, directory, settings
         self.key = directory.apps[case.app]
         self.start = (case.flows["start"] - case.origin) * US
-        self.end = np.where(case.flows["end"] < 0, self.start, (case.flows["end"] - case.origin) * US)
+        self.end = np.where(case.flows["end"] < case.flows["start"], self.start, (case.flows["end"] - case.origin) * US)
         self.bridges, self.legs, self.topology = _parts(case, self.start)
         self.targets = case.flows[self.bridges.target]
         self.clients = case.flows[self.legs]
@@ -349,7 +349,7 @@ class _Draft:
             hostname=self._text(row["name"]),
             protocol=_PROTOCOLS.get(int(row["protocol"]), str(int(row["protocol"]))),
             start=moment(row["start"]),
-            end=moment(row["end"]) if row["end"] >= 0 else None,
+            end=moment(row["end"]) if row["end"] >= row["start"] else None,
             bytes_in=max(int(row["bytes_in"]), 0),
             bytes_out=max(int(row["bytes_out"]), 0),
             record=self._record(row),
