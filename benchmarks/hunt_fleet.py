@@ -11,43 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import NamedTuple
+
+from processes import Cost, run
 
 HERE = Path(__file__).parent
-
-
-class Cost(NamedTuple):
-    """One finished process."""
-
-    cpu_s: float
-    wall_s: float
-    peak_gib: float
-    output: str
-
-
-def run(arguments: list[str]) -> Cost:
-    """Run a command to its end and account for it.
-
-    The peak of a new process begins at its parent's, so this one must stay small and imports nothing large.
-    """
-    with tempfile.TemporaryFile() as output:
-        started = time.monotonic()
-        pid = os.posix_spawn(
-            arguments[0], arguments, os.environ, file_actions=[(os.POSIX_SPAWN_DUP2, output.fileno(), 1)]
-        )
-        _, _, usage = os.wait4(pid, 0)
-        wall = time.monotonic() - started
-        output.seek(0)
-        text = output.read().decode()
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 2**20, text)
-
-
-SCANS = ("polars", "arrow", "reader")
+LABELS = {"polars": "bare scan, Polars", "arrow": "bare scan, Arrow", "reader": "our reader alone"}
 
 
 def measure(folder: Path, flows: int, devices: int) -> dict[str, Cost]:
@@ -55,7 +26,7 @@ def measure(folder: Path, flows: int, devices: int) -> dict[str, Cost]:
     path = folder / "flows.parquet"
     generator = str(HERE / "synthetic_fleet.py")
     run([sys.executable, generator, str(folder), "--flows", str(flows), "--devices", str(devices)])
-    costs = {name: run([sys.executable, str(HERE / "bare_scan.py"), name, str(path)]) for name in SCANS}
+    costs = {name: run([sys.executable, str(HERE / "bare_scan.py"), name, str(path)]) for name in LABELS}
     costs["hunt"] = run([sys.executable, "-m", "relaywatch", "hunt", "--json", str(path)])
     path.unlink()
     return costs
