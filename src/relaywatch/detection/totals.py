@@ -43,7 +43,7 @@ class FedLink:
 
 
 @compiled
-def _fed_side(group: Group) -> tuple[int, float]:
+def _fed_side(group: Group, uplink: float) -> tuple[int, float]:
     """First row of the client side whose total comes nearest to what the flows beside it received, and their ratio.
 
     Row NONE where no side could have been fed.
@@ -53,7 +53,7 @@ def _fed_side(group: Group) -> tuple[int, float]:
     for k in range(len(bounds) - 1):
         legs = order[bounds[k] : bounds[k + 1]]
         sent = group.bytes_out[legs].sum()
-        if sent < LEAST_BYTES or sent < UPLOAD_HEAVY * group.bytes_in[legs].sum():
+        if sent < max(LEAST_BYTES, uplink) or sent < UPLOAD_HEAVY * group.bytes_in[legs].sum():
             continue
         targets = _beside(group, legs)
         if len(np.unique(group.side[targets])) < FEWEST_PARTIES:
@@ -74,19 +74,19 @@ def _beside(group: Group, legs: Ints) -> Ints:
 
 
 @compiled
-def score_totals(flows: FlowColumns) -> Flags:
-    """Whether each group has a client side that the flows beside it could have fed."""
+def score_totals(flows: FlowColumns, uplink: float) -> Flags:
+    """Whether each group has a client side that the flows beside it could have fed. uplink: UplinkBytesThreshold."""
     groups = len(flows.offsets) - 1
     result = np.zeros(groups, np.bool_)
     for g in range(groups):
         if flows.offsets[g + 1] - flows.offsets[g] > FEWEST_PARTIES:
-            result[g] = _fed_side(group_of(flows, g))[0] != NONE
+            result[g] = _fed_side(group_of(flows, g), uplink)[0] != NONE
     return result
 
 
-def fed_link(flows: FlowColumns, number: int) -> FedLink:
+def fed_link(flows: FlowColumns, number: int, uplink: float) -> FedLink:
     """The link of group `number`, of which score_totals said that there is one."""
     group = group_of(flows, number)
-    first, ratio = _fed_side(group)
+    first, ratio = _fed_side(group, uplink)
     legs = np.flatnonzero(group.side == group.side[first])
     return FedLink(legs, _beside(group, legs), ratio)

@@ -46,14 +46,14 @@ def cases_of(arranged: Arranged, signals: Records, source_ranks: Ints, settings:
     uplink = float(settings.uplink_bytes_threshold)
     pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink)
     volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
-    totals = score_totals(arranged.flows) & (np.diff(arranged.volumes.offsets) == 0)
+    totals = score_totals(arranged.flows, uplink) & (np.diff(arranged.volumes.offsets) == 0)
     for number in np.flatnonzero((np.maximum(pairs, volumes) >= LEAST_EVIDENCE) | totals).tolist():
         if max(pairs[number], volumes[number]) >= LEAST_EVIDENCE:
             evidence = (float(pairs[number]), float(volumes[number]))
             episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings)
             yield _case(arranged, signals, number, episode, None)
         else:
-            yield _case(arranged, signals, number, None, fed_link(arranged.flows, number))
+            yield _case(arranged, signals, number, None, fed_link(arranged.flows, number, uplink))
 
 
 def _settled(signals: Records, source_ranks: Ints) -> Records:
