@@ -32,6 +32,7 @@ NOW = datetime(2026, 3, 4, tzinfo=UTC)
 LISTENER_PORT = 8899
 DIGEST = "5a" * 32
 GATEWAY = "203.0.113.7"
+LOCAL_IP = "10.9.0.2"
 OUT, IN = Direction.OUTBOUND, Direction.INBOUND
 
 Parts = Sequence[tuple[float, int, int]]
@@ -69,6 +70,7 @@ class Recorder:
                 "start_time": _us(start),
                 "end_time": _us(end),
                 "direction_id": int(direction),
+                "local_ip": LOCAL_IP,
                 "local_port": local_port or 20_000 + number,
                 "remote_ip": remote,
                 "remote_port": port,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -75,6 +76,13 @@ Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting,
 AsJson = Annotated[bool, typer.Option("--json", help="NDJSON on standard output")]
 
 
+class _Output(Console):
+    """Standard output, whose reader may go away: rich would end as if there were findings."""
+
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
 class _Bar:
     """Progress on standard error, where that is a terminal."""
 
@@ -146,7 +154,7 @@ def hunt_command(
     elif as_ocsf:
         write_ocsf(result.findings, sys.stdout)
     else:
-        render(result.findings, result.summary, Console())
+        render(result.findings, result.summary, _Output())
     raise typer.Exit(_status(result))
 
 
@@ -177,7 +185,7 @@ def explain_command(
     if as_json:
         write_ndjson([found], sys.stdout)
     else:
-        explain(found, Console())
+        explain(found, _Output())
 
 
 def _chosen(wanted: str, findings: list[Finding], path: Path) -> Finding:
@@ -198,7 +206,7 @@ def settings_command(
         for use in describe(settings):
             sys.stdout.write(json_line(use.model_dump()))
         return
-    Console().print(_settings_table(settings))
+    _Output().print(_settings_table(settings))
 
 
 def _settings_table(settings: Settings) -> Table:
