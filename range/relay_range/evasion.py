@@ -12,7 +12,7 @@ class Evasion:
     delay_s: each session's own delay lies between these. jitter_s: mean of a further, exponential delay per frame.
     padding: each frame grows by up to this share. chaff_bytes_s: dummy bytes a second, both ways, while a link is idle.
     batch_s: frames leave together, this far apart. compress: what leaves together is compressed.
-    rechunk: payload is cut anew, at random sizes. links: parallel links. gateways: how many gateway addresses they reach.
+    rechunk: payload is cut anew, at random sizes. links: parallel ones. gateways: how many addresses they reach.
     active_only: relays only while the user is active. own_traffic: the app's own traffic beside it, by kind.
     """
 

@@ -157,14 +157,18 @@ async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reque
 
 
 def front_page(number: str) -> bytes:
-    """A page whose pictures and scripts come from other hosts; the same for the same number."""
+    """A page whose pictures come from other hosts and that goes on to another; the same for the same number."""
     chance = random.Random(number)
     hosts = [f"cdn{chance.randint(1, 60)}.example" for _ in range(4)]
     parts = [
         f'<img src="https://{chance.choice(hosts)}/bytes/{int(chance.lognormvariate(9.5, 1.1))}?{number}-{i}">'
         for i in range(chance.randint(6, 18))
     ]
-    return ("<!doctype html><title>range</title>" + "".join(parts)).encode() + _TEXT[: chance.randint(5_000, 40_000)]
+    after = chance.randint(1, 999)
+    forth = f'<meta http-equiv="refresh" content="6;url=https://site{after % 60}.example/front?n={after}">'
+    return (
+        f"<!doctype html><title>range</title>{forth}{''.join(parts)}".encode() + _TEXT[: chance.randint(5_000, 40_000)]
+    )
 
 
 def tracker_answer(peers: int) -> bytes:
@@ -195,7 +199,7 @@ def serve_udp(loop: asyncio.AbstractEventLoop, journal: Journal) -> None:
     server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     server.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
     server.bind(("0.0.0.0", UDP_PORT))  # noqa: S104 - inside a namespace
-    server.setblocking(False)
+    server.settimeout(0)
     seen: set[tuple[Any, bytes]] = set()
 
     def answer() -> None:

@@ -195,11 +195,12 @@ def _tinyproxy(stage: Stage) -> Sequence[str]:
 def _squid(stage: Stage) -> Sequence[str]:
     lines = (
         "http_port 3128", "http_access allow all", "cache deny all", "access_log none", "cache_log /dev/null",
-        f"pid_filename {stage.folder}/squid.pid", "shutdown_lifetime 0 seconds", "pinger_enable off",
-        "cache_effective_user root", "max_filedescriptors 1024", f"coredump_dir {stage.folder}",
-        "netdb_filename none", "icon_directory /usr/share/squid/icons",
+        "pid_filename none", "shutdown_lifetime 0 seconds", "pinger_enable off", "max_filedescriptors 1024",
+        "coredump_dir none", "netdb_filename none", "cache_store_log none",
     )  # fmt: skip
-    return "squid", "-N", "-f", stage.config("squid.conf", "\n".join(lines) + "\n")
+    # squid leaves shared memory when it is killed: it gets a /dev/shm of its own (`ip netns exec` has unshared mounts).
+    start = 'mount -t tmpfs tmpfs /dev/shm && exec squid -N -f "$0"'
+    return "sh", "-c", start, stage.config("squid.conf", "\n".join(lines) + "\n")
 
 
 def _privoxy(stage: Stage) -> Sequence[str]:
@@ -281,7 +282,8 @@ def _pproxy_backward(stage: Stage) -> Cast:
     name = f"back{stage.seed % 9}.gw.test"
     python = sys.executable, "-m", "pproxy"
     server = Launch(GATEWAYS, (*python, "-r", "socks5+in://0.0.0.0:8081", "-l", "socks5://0.0.0.0:1080"), 1080)
-    agent = Launch(PHONE, (*python, "-l", f"socks5+in://{name}:8081"))
+    # pproxy 2.7.9 ends at once where it has backward links alone; the second listener, on loopback, keeps it running.
+    agent = Launch(PHONE, (*python, "-l", f"socks5+in://{name}:8081", "-l", "socks5://127.0.0.1:1999"))
     relay = Relay(reverse=True, mixed=bool(stage.scenario.evasion.own_traffic))
     return Cast([server, agent], relay, Entry("socks5", GATEWAY, 1080, sources=_customers(stage)))
 
@@ -410,7 +412,7 @@ def _openvpn(stage: Stage) -> Cast:
     key = stage.folder / "static.key"
     subprocess.run(["openvpn", "--genkey", "secret", str(key)], check=True, stdout=subprocess.DEVNULL)
     shared = (
-        "--dev", "tun1", "--dev-type", "tun", "--secret", str(key), "--allow-deprecated-insecure-static-crypto",
+        "--dev", "tun1", "--dev-type", "tun", "--secret", str(key),
         "--cipher", "AES-256-CBC", "--keepalive", "10", "60", "--verb", "1",
     )  # fmt: skip
     server = Launch(GATEWAYS, ("openvpn", *shared, "--local", GATEWAY, "--ifconfig", "10.222.0.1", "10.222.0.2"))

@@ -76,7 +76,9 @@ class Processes:
 
     spaces: Spaces
     log: Path
+    stopping: threading.Event
     running: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
 
     def start(self, launch: Launch) -> subprocess.Popen[bytes]:
         """Start one in its namespace, its output in the log folder."""
@@ -93,6 +95,7 @@ class Processes:
                 start_new_session=True,
             )
         self.running.append(process)
+        self.names[process.pid] = name[:30]
         return process
 
     def await_ready(self, launch: Launch, process: subprocess.Popen[bytes] | None) -> None:
@@ -101,6 +104,8 @@ class Processes:
         while not self._is_ready(launch):
             if process is not None and process.poll() not in (None, 0):
                 raise RangeError(f"{launch.argv[0]} ended with status {process.returncode}: see {self.log}")
+            if self.stopping.is_set():
+                raise RangeError("stopped")
             if time.monotonic() > until:
                 raise RangeError(
                     f"{' '.join(launch.argv[:3])} port {launch.port}: not ready in {READY_S:.0f} s: {self.log}"
@@ -111,6 +116,11 @@ class Processes:
         if launch.file is not None:
             return launch.file.exists()
         return not launch.port or any(port == launch.port for _, _, port in listeners(self.spaces, launch.space))
+
+    def ended_badly(self) -> list[str]:
+        """Programs that ended with an error before they were told to end."""
+        ended = [process for process in self.running if process.poll() not in (None, 0)]
+        return [f"{self.names[process.pid]} ended with status {process.returncode}" for process in ended]
 
     def stop(self) -> None:
         """End every process that was started, and what those started within these namespaces."""
@@ -176,7 +186,7 @@ def stage_of(job: Job) -> Iterator[tuple[Stage, Spaces, Processes, subprocess.Po
         folder = Path(temporary)
         (folder / "files").mkdir()
         spaces = Spaces(f"rr{os.getpid()}x{zlib.crc32(job.trace.encode()) % 10_000}", job.subnet)
-        processes = Processes(spaces, log)
+        processes = Processes(spaces, log, job.stopping)
         seed = zlib.crc32(f"{job.scenario.name}:{job.seed}".encode())
         seconds = job.seconds * job.scenario.stretch
         stage = Stage(job.scenario, folder, job.subnet, seed, seconds, job.certificate, job.key)
@@ -219,11 +229,11 @@ def run(job: Job) -> Result:
     try:
         with stage_of(job) as (stage, spaces, processes, wire):
             begin, cast, seen = _perform(stage, spaces, processes, job)
-            end = time.time()
+            end, ended = time.time(), processes.ended_badly()
             processes.stop()
             wire.terminate()
             wire.wait()
-            return _write(job, stage, cast, (begin, end), seen)
+            return _write(job, stage, cast, Window(begin, end, seen, ended))
     except (RangeError, OSError, subprocess.CalledProcessError) as error:
         return Result(job, note=f"failed: {error}")
 
@@ -276,21 +286,31 @@ def _customers(stage: Stage, cast: Cast) -> dict[str, Any]:
     }
 
 
-def _write(job: Job, stage: Stage, cast: Cast, window: tuple[float, float], seen: dict[Any, list[float]]) -> Result:
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A scenario's time, the phone's listeners in it (first and last seen), and programs that ended with an error."""
+
+    begin: float
+    end: float
+    listeners: dict[Any, list[float]]
+    ended: list[str]
+
+
+def _write(job: Job, stage: Stage, cast: Cast, window: Window) -> Result:
     chance = random.Random(stage.seed)
-    scripted = context(job.scenario.context, *window)
+    scripted = context(job.scenario.context, window.begin, window.end)
     known = {
         "package": f"com.{chance.choice(_FIRST)}{chance.choice(_SECOND)}.{chance.choice(_SECOND)}",
         "uid": 10_100 + stage.seed % 800,
         "device_ip": stage.phone,
         "lan_prefix": f"{stage.phone.rpartition('.')[0]}.0/24",
         "network": job.scenario.network,
-        "trace_start": window[0],
-        "trace_end": window[1],
+        "trace_start": window.begin,
+        "trace_end": window.end,
         **scripted,
         "listeners": [
             {"proto": protocol, "addr": f"{address}:{port}", "first_seen": first, "last_seen": last}
-            for (protocol, address, port), (first, last) in sorted(seen.items())
+            for (protocol, address, port), (first, last) in sorted(window.listeners.items())
         ],
     }
     frame = trace.write(job.out / "traces" / job.trace, stage.folder / "capture.pcap", stage.phone, known)
@@ -302,14 +322,14 @@ def _write(job: Job, stage: Stage, cast: Cast, window: tuple[float, float], seen
     row = truth.index_row(label, flows)
     with _INDEX:
         truth.write(job.out / "truth", label, row)
-    lame = job.scenario.workload and not label["pairs"]
-    return Result(job, row, "no session was relayed" if lame else "")
+    lame = ["no session was relayed"] if job.scenario.workload and not label["pairs"] else []
+    return Result(job, row, "; ".join(lame + window.ended))
 
 
 _INDEX: Final = threading.Lock()
 
 
-def _declared(job: Job, stage: Stage, window: tuple[float, float]) -> dict[str, Any]:
+def _declared(job: Job, stage: Stage, window: Window) -> dict[str, Any]:
     scenario, plain = job.scenario, asdict(Evasion())
     return {
         "trace": job.trace,
@@ -320,7 +340,7 @@ def _declared(job: Job, stage: Stage, window: tuple[float, float]) -> dict[str, 
         "topology": scenario.topology,
         "evasion": {name: value for name, value in asdict(scenario.evasion).items() if value != plain[name]},
         "mixed_with_own_traffic": bool(scenario.evasion.own_traffic),
-        "duration_s": round(window[1] - window[0], 1),
+        "duration_s": round(window.end - window.begin, 1),
         "context_kind": scenario.context,
         "network": scenario.network,
         "params": {"workload": scenario.workload, "seconds": stage.seconds, "seed": stage.seed},

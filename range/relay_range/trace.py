@@ -32,7 +32,8 @@ def read(capture: Path, phone: str) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The capture's flows and volumes, of TCP and UDP, seen from the phone's address."""
     tables: dict[str, list[pa.RecordBatch]] = {"flows": [], "volumes": []}
     with capture.open("rb") as stream:
-        for part in Pcap().read(capture, stream, Reading(Quarantine(), device="phone")):
+        # As a network's sensor: a flow between two private ends is then given from either side, the phone's among them.
+        for part in Pcap().read(capture, stream, Reading(Quarantine())):
             if part.table in tables:
                 tables[part.table].append(part.rows)
     flows, volumes = (
@@ -106,7 +107,7 @@ def write(folder: Path, capture: Path, phone: str, context: dict[str, Any]) -> p
     numbered = lab_flows(flows)
     lab_bins(volumes, numbered).write_parquet(folder / "bins.parquet")
     numbered = numbered.drop("read_as")
-    numbered.write_csv(folder / "flows.csv")
+    numbered.write_csv(folder / "flows.csv", quote_style="never")
     (folder / "context.json").write_text(json.dumps({"note": NOTE, **context}, indent=1) + "\n", encoding="utf-8")
     with pa.CompressedOutputStream(pa.OSFile(str(folder / "trace.pcap.zst"), "wb"), "zstd") as out:
         for part in shortened(capture):

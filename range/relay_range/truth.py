@@ -90,7 +90,7 @@ def role(flow: Flow, relay: Relay, sessions: Mapping[Key, str]) -> str:
     if flow["direction"] == "in":
         served = flow["local_port"] in relay.ports or (relay.any_udp and flow["proto"] == "udp")
         return "relay_in" if served else "other_in"
-    if flow["remote_ip"] == RESOLVER:
+    if flow["remote_ip"] == RESOLVER and 53 not in relay.ports:
         return "dns" if relay.mixed else "relay_dns"
     if relay.reverse and is_gateway(flow["remote_ip"]):
         return "relay_tunnel"
