@@ -146,7 +146,8 @@ class BackConnector:
 
 def evasion_from(told: dict[str, Any]) -> Evasion:
     """The evasion as JSON gave it: lists back to pairs."""
-    return Evasion(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    return Evasion(**values)
 
 
 async def main(argument: str) -> None:

@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -278,6 +278,29 @@ def _ssh_microsocks(stage: Stage) -> Cast:
     return _ssh(stage, "0.0.0.0:1080:127.0.0.1:1081", [local])
 
 
+def _ssh_own_page(stage: Stage) -> Cast:
+    """The owner shows the app's own page through a reverse tunnel: a tunnel, visitors, and nobody relayed."""
+    page = replace(stage.app("file-server"), port=apps.FILES_PORT)
+    cast = _ssh(stage, "0.0.0.0:1080:127.0.0.1:8080", [page])
+    cast.relay = Relay(none=True)
+    cast.entry = Entry("forward", GATEWAY, 1080, target="mypage.example", target_port=80, sources=_customers(stage))
+    return cast
+
+
+def _agent_lan(stage: Stage) -> Cast:
+    """Customers who reach into the phone's own network through the agent."""
+    cast = _agent("multiplex", "tls", "binary")(stage)
+    ready = stage.folder / "lan.ready"
+    told = {
+        "journal": stage.journal("lan"), "certificate": str(stage.certificate), "key": str(stage.key),
+        "files": str(stage.folder), "peers": 0, "ready": str(ready), "resolver": lan_peer(stage.subnet, 1),
+    }  # fmt: skip
+    cast.launches.insert(0, Launch(LAN, stage.script("origin", told), file=ready))
+    target = lan_peer(stage.subnet, 9)
+    cast.entry = Entry("socks5", GATEWAY, 1080, target=target, target_port=80, sources=_customers(stage))
+    return cast
+
+
 def _pproxy_backward(stage: Stage) -> Cast:
     name = f"back{stage.seed % 9}.gw.test"
     python = sys.executable, "-m", "pproxy"
@@ -462,8 +485,10 @@ PROGRAMS: Final[dict[str, Program]] = {
     "socat": Program("socat", _socat, (_apt("socat"),)),
     "ssh-dynamic": Program("OpenSSH ssh -R dynamic", _ssh_dynamic, _SSH_NEEDS),
     "ssh-microsocks": Program("OpenSSH ssh -R to microsocks", _ssh_microsocks, (*_SSH_NEEDS, _apt("microsocks"))),
+    "ssh-own-page": Program("OpenSSH ssh -R to the app's own page", _ssh_own_page, _SSH_NEEDS),
     "pproxy-backward": Program("pproxy backward", _pproxy_backward, (_PPROXY,)),
     "agent-binary": Program("range agent, binary frames over TLS", _agent("multiplex", "tls", "binary")),
+    "agent-lan": Program("range agent, binary frames over TLS, targets in the LAN", _agent_lan),
     "agent-json": Program("range agent, base64 in JSON over TLS", _agent("multiplex", "tls", "json")),
     "agent-websocket": Program(
         "range agent, base64 in JSON over WebSocket", _agent("multiplex", "websocket", "json"), (_WEBSOCKETS,)

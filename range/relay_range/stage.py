@@ -322,7 +322,7 @@ def _write(job: Job, stage: Stage, cast: Cast, window: Window) -> Result:
     row = truth.index_row(label, flows)
     with _INDEX:
         truth.write(job.out / "truth", label, row)
-    lame = ["no session was relayed"] if job.scenario.workload and not label["pairs"] else []
+    lame = ["no customer was served"] if cast.entry and not label["customer_requests"]["ok"] else []
     return Result(job, row, "; ".join(lame + window.ended))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -102,7 +102,7 @@ def role(flow: Flow, relay: Relay, sessions: Mapping[Key, str]) -> str:
     return "unattributed"
 
 
-def pairs(flows: list[Flow], roles: Mapping[int, str], seen: Seen) -> list[dict[str, Any]]:
+def pairs(flows: Sequence[Flow], roles: Mapping[int, str], seen: Seen) -> list[dict[str, Any]]:
     """Client legs and the target legs they fed, with the source of that knowledge."""
     inbound = {(f["remote_ip"], f["remote_port"]): f["flow_id"] for f in flows if roles[f["flow_id"]] == "relay_in"}
     tunnels = [f for f in flows if roles[f["flow_id"]] == "relay_tunnel"]
@@ -118,7 +118,7 @@ def pairs(flows: list[Flow], roles: Mapping[int, str], seen: Seen) -> list[dict[
                 if link[1] in by_port:
                     found.update({(by_port[link[1]], out): "gateway-log+origin-log" for out in outs})
     paired = {out for _, out in found}
-    legs = tunnels + [f for f in flows if roles[f["flow_id"]] == "relay_in"]
+    legs = [*tunnels, *(f for f in flows if roles[f["flow_id"]] == "relay_in")]
     for flow in flows:
         if roles[flow["flow_id"]] != "relay_out" or flow["flow_id"] in paired:
             continue
@@ -128,7 +128,7 @@ def pairs(flows: list[Flow], roles: Mapping[int, str], seen: Seen) -> list[dict[
     return [{"in_flow": one, "out_flow": other, "source": how} for (one, other), how in sorted(found.items())]
 
 
-def nearest(flow: Flow, legs: list[Flow]) -> int | None:
+def nearest(flow: Flow, legs: Sequence[Flow]) -> int | None:
     """The leg, open at the flow's start, whose bytes are nearest to the flow's, swapped."""
     open_then = [leg for leg in legs if leg["start"] - 1 <= flow["start"] <= leg["end"] + 1]
     if not open_then:
@@ -140,7 +140,7 @@ def nearest(flow: Flow, legs: list[Flow]) -> int | None:
     return int(min(open_then, key=distance)["flow_id"])
 
 
-def conservation(flows: list[Flow], roles: Mapping[int, str]) -> dict[str, list[float]] | None:
+def conservation(flows: Sequence[Flow], roles: Mapping[int, str]) -> dict[str, list[float]] | None:
     """Payload of the target legs beside that of the client legs, down and up, and their ratio."""
     outs = [f for f in flows if roles[f["flow_id"]] == "relay_out"]
     ins = [f for f in flows if roles[f["flow_id"]] in ("relay_in", "relay_tunnel")]
@@ -155,7 +155,7 @@ def conservation(flows: list[Flow], roles: Mapping[int, str]) -> dict[str, list[
 
 
 def document(
-    declared: Mapping[str, Any], relay: Relay, flows: list[Flow], events: Iterable[Mapping[str, Any]]
+    declared: Mapping[str, Any], relay: Relay, flows: Sequence[Flow], events: Iterable[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """The label of one trace. declared: trace, label, tool, scenario, family, topology, evasion and the like."""
     seen = gather(events)
@@ -179,7 +179,7 @@ def document(
     }
 
 
-def index_row(truth: Mapping[str, Any], flows: list[Flow]) -> dict[str, Any]:
+def index_row(truth: Mapping[str, Any], flows: Sequence[Flow]) -> dict[str, Any]:
     """The trace's line of index.csv."""
     ratios = [values[2] for values in (truth["byte_conservation_payload"] or {}).values()] or ["", ""]
     return {
