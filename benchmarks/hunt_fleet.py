@@ -67,9 +67,8 @@ def main() -> None:
         if options.more:
             more = measure(Path(folder), options.more, options.devices)
             report(options.more, options.devices, more)
-            print(
-                f"peak memory of the larger hunt: {more['hunt'].peak_gib / costs['hunt'].peak_gib:.2f} times the smaller's"
-            )
+            growth = more["hunt"].peak_gib / costs["hunt"].peak_gib
+            print(f"peak memory of the larger hunt: {growth:.2f} times the smaller's")
 
 
 if __name__ == "__main__":

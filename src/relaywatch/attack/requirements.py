@@ -83,7 +83,7 @@ REQUIREMENTS: Final = (
     ),
     Requirement(
         "DC0085",
-        ("conserved bridges", "start coincidence", "link mirrors targets"),
+        ("conserved bridges", "link mirrors targets", "link sends what it is fed"),
         (
             TelemetryRequirement(
                 "flows",

@@ -19,7 +19,7 @@ from relaywatch.detection.calibration import (
     PAIR_RELAY,
     PAIR_SURE_GRADE,
 )
-from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
+from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, stake, wrap
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
 from relaywatch.model.compilation import compiled
 
@@ -38,6 +38,8 @@ LARGEST_REACH: Final = 256
 """Target legs weighed per client leg and rule: bounds the work in a burst of flows."""
 OVERHEAD: Final = 40.0
 """Bytes added to both sides before a ratio is taken, so that tolerance widens as bytes shrink."""
+WAYS: Final = 2.0
+"""Each client side is tried by pairs and, where there are volumes, by volumes."""
 EXCHANGES: Final = 9
 """Ways in which client legs exchange bytes, spread over the episode so that neighbours' targets stay out of reach."""
 EXCHANGES_AT_FIRST: Final = 3
@@ -193,9 +195,9 @@ def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> tuple
     counts = grade_counts(match_legs(group, legs, legs, 0.0, window)[0])
     bridges = counts[PAIR_BRIDGE_GRADE:].sum()
     if counts[PAIR_SURE_GRADE:].sum() < sessions:
-        return 0.0, bridges
+        return -np.inf, bridges
     if log_evidence(_exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST), counts) <= 0.0:
-        return 0.0, bridges
+        return -np.inf, bridges
     return log_evidence(leg_ratios(group, legs, window), counts), bridges
 
 
@@ -216,7 +218,11 @@ def side_bounds(sides: Keys) -> tuple[Ints, Ints]:
 
 @compiled
 def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
-    """Each client side tried: its natural log evidence (0 below `sessions` bridges), first row and bridges."""
+    """Each client side tried: its natural log evidence with its stake, first row and bridges.
+
+    Evidence is -inf where a side has fewer than `sessions` sure bridges.
+    """
+    sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     order, bounds = side_bounds(group.side)
     evidence = np.zeros(len(bounds))
     first, bridges = np.zeros(len(bounds), np.int64), np.zeros(len(bounds), np.int64)
@@ -226,6 +232,7 @@ def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tu
         if len(legs) < sessions or group.bytes_out[legs].sum() < uplink:
             continue
         evidence[tried], bridges[tried] = _score_side(group, legs, window, sessions)
+        evidence[tried] += stake(np.maximum(group.bytes_out[legs], 0.0).sum(), sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
     return evidence[:tried], first[:tried], bridges[:tried]
@@ -236,7 +243,7 @@ def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: flo
     """Evidence that legs of each group are bridged one to one.
 
     window: TimeWindow in s; sessions: fewest bridges worth a score; uplink: UplinkBytesThreshold in bytes.
-    Returns the natural log evidence of each group's strongest client side, corrected for the number of sides tried.
+    Returns the natural log evidence of each group's strongest client side, its stake counted; 0 where there is none.
     """
     groups = len(flows.offsets) - 1
     result = np.zeros(groups)
@@ -244,5 +251,5 @@ def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: flo
         if flows.offsets[g + 1] - flows.offsets[g] >= 2 * sessions:
             evidence = score_sides(group_of(flows, g), window, sessions, uplink)[0]
             if len(evidence) > 0:
-                result[g] = max(0.0, evidence.max() - np.log(len(evidence)))
+                result[g] = max(0.0, evidence.max())
     return result

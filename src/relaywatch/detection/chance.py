@@ -16,8 +16,12 @@ import numpy as np
 from relaywatch.detection.columns import Floats, Ints
 from relaywatch.model.compilation import compiled
 
-SHIFTS_S: Final = np.array([11, -13, 17, -19, 23, -29, 31, -37, 43, -53, 61, -71, 83, -97, 113, -131], dtype=np.float64)
-"""Shifts of the null in s: beyond any relay's delay, near enough to stay within one bout of the app's activity."""
+SHIFTS: Final = 24
+NEAREST_S: Final = 10.0
+FURTHEST_S: Final = 290.0
+"""Shifts of the null: beyond any relay's delay, near enough to stay within one bout of the app's activity."""
+GOLDEN: Final = 0.6180339887498949
+"""Multiples of it, modulo 1, meet every phase of any period: two clocks in step look alike when shifted, too."""
 SHORTEST_SPAN_S: Final = 40.0
 """Below this length of activity no shift is free of the real alignment, and the prior null stands alone."""
 RAREST: Final = 0.25
@@ -29,12 +33,22 @@ RELAYED_SHARES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
 @compiled
 def shifts_within(span_s: float) -> Floats:
     """The null's shifts for activity of span_s seconds; empty where it is too short to have any."""
-    if span_s >= 2.0 * 131.0 + 20.0:
-        return SHIFTS_S
     if span_s < SHORTEST_SPAN_S:
         return np.empty(0, np.float64)
-    count = len(SHIFTS_S)
-    return 10.0 + (span_s - 20.0) * (np.arange(count) + 0.5) / count
+    reach = min(span_s - NEAREST_S, FURTHEST_S) - NEAREST_S
+    phases: Floats = np.mod(np.arange(1, SHIFTS + 1) * GOLDEN, 1.0)
+    return NEAREST_S + reach * phases
+
+
+@compiled
+def stake(sent: float, sent_in_all: float, ways: float) -> float:
+    """Natural log of the belief staked on one client side before it is tried; to be added to its evidence.
+
+    A relay sends to its clients all that it carries, so a side's stake is its share of the bytes that the app sends;
+    `ways` in which each side is tried share it. Stakes sum to at most one, so the best of all sides errs no more often
+    than a single one would.
+    """
+    return float(np.log(sent / sent_in_all / ways))
 
 
 @compiled

@@ -83,7 +83,7 @@ def context_facts(around: Surroundings, times: Floats, settings: Settings) -> li
             share = float(place.get(kind, NEVER).holds(times, after_s=after).mean())
             facts.append(Fact(name, share, "share of sessions", f"{share:.0%} of the bridged sessions {words}"))
         else:
-            facts.append(Fact(name, None, "share of sessions", "not observable in this telemetry"))
+            facts.append(Fact(name, None, "share of sessions", f"{name}: not observable in this telemetry"))
     return facts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,13 +17,18 @@ from relaywatch.detection.calibration import (
     PAIR_BRIDGE_GRADE,
     PAIR_EDGES,
 )
+from relaywatch.detection.chance import log_evidence
 from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.tunnelling import (
+    SIZE_WORTH,
     Bursts,
     Link,
+    account_ratio,
     burst_ratios,
     bursts_of,
+    exchanged_ratios,
+    link_account,
     link_of,
     mirror_grades,
     score_links,
@@ -58,18 +64,36 @@ class Bridges:
 
 
 @dataclass(frozen=True, slots=True)
-class Episode:
-    """One group's relaying. legs: rows of all flows of the client sides; tried: hypotheses tried in the group.
+class Units:
+    """What an episode's evidence is made of, one value each: client legs of pairs, bursts of volumes.
 
-    by_volume: judged interval by interval (tunnelling) rather than flow by flow (bridging); delay: s, of a tunnel.
+    rows: the target leg in the group's flows, NONE where there is none; classes: index into the ratios; ratios,
+    size_ratios: likelihood ratio of each class against moved and against exchanged legs or bursts.
+    """
+
+    rows: Ints
+    classes: Ints
+    ratios: Floats
+    size_ratios: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Episode:
+    """One group's relaying. legs: rows of all flows of the client sides.
+
+    by_volume: judged interval by interval (tunnelling) rather than flow by flow (bridging); delay: s, of a tunnel;
+    fed, balance: link_account of the strongest link, NaN of pairs. log_evidence leaves account_ratio out.
+    units: what the evidence of the strongest client side is made of.
     """
 
     group: int
     topology: Topology
     by_volume: bool
     log_evidence: float
-    tried: int
     delay: float
+    fed: float
+    balance: float
+    units: Units
     legs: Ints
     bridges: Bridges
 
@@ -99,9 +123,11 @@ def _by_pairs(number: int, group: Group, settings: Settings) -> Episode:
         group=number,
         topology=Topology.ACCEPTED if inbound else Topology.BACK_CONNECT,
         by_volume=False,
-        log_evidence=float(max(0.0, scores.max() - np.log(len(scores)))),
-        tried=len(scores),
+        log_evidence=float(max(0.0, scores.max())),
         delay=0.0,
+        fed=np.nan,
+        balance=np.nan,
+        units=_pair_units(group, sides[0], window),
         legs=np.sort(np.concatenate(sides)),
         bridges=_merged(group, parts),
     )
@@ -113,7 +139,7 @@ def _chosen(group: Group, scores: Floats, first: Ints) -> list[Ints]:
     order, bounds = side_bounds(group.side)
     legs = {int(order[bounds[k]]): order[bounds[k] : bounds[k + 1]] for k in range(len(bounds) - 1)}
     same_kind = group.inbound[first] == group.inbound[first[best]]
-    further = (scores - np.log(len(scores)) >= FURTHER_SIDES) & same_kind
+    further = (scores >= FURTHER_SIDES) & same_kind
     further[best] = True
     return [legs[row] for row in dict.fromkeys([int(first[best]), *first[further].tolist()])]
 
@@ -152,6 +178,12 @@ def _over(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0))
 
 
+def _pair_units(group: Group, legs: Ints, window: float) -> Units:
+    scores, targets = match_legs(group, legs, legs, 0.0, window)
+    ratios = leg_ratios(group, legs, window)
+    return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios)
+
+
 def _merged(group: Group, parts: list[Bridges]) -> Bridges:
     """Bridges of several client sides, each target leg once, in order of the target legs' start."""
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in Bridges.__slots__}
@@ -167,20 +199,36 @@ def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Set
     delay = float(delays[scores.argmax()])
     sides, parts = _clients_only(group, sides, [_mirrored(group, volumes, legs, delay) for legs in sides])
     inbound = bool(group.inbound[first[scores.argmax()]])
+    view = _link_view(group, volumes, sides[0], delay)
+    fed, balance = link_account(view.bursts, view.link, view.grades, delay)
     return Episode(
         group=number,
         topology=Topology.ACCEPTED if inbound else Topology.TUNNEL,
         by_volume=True,
-        log_evidence=float(max(0.0, scores.max() - np.log(len(scores)))),
-        tried=len(scores),
+        log_evidence=float(max(0.0, scores.max() - account_ratio(fed, balance))),
         delay=delay,
+        fed=fed,
+        balance=balance,
+        units=Units(view.bursts.flow, view.classes, view.ratios, view.size_ratios),
         legs=np.sort(np.concatenate(sides)),
         bridges=_merged(group, parts),
     )
 
 
-def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -> Bridges:
-    """Bridges of one link: each target leg with a burst that the link sent on."""
+@dataclass(frozen=True, slots=True)
+class _LinkView:
+    """One link and the bursts beside it. classes: grade within size class, as an index into the ratios (not logs)."""
+
+    bursts: Bursts
+    link: Link
+    back: Link
+    grades: Ints
+    classes: Ints
+    ratios: Floats
+    size_ratios: Floats
+
+
+def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -> _LinkView:
     member = np.zeros(len(group.side), np.bool_)
     member[legs] = True
     target = ~group.inbound & ~group.lookup
@@ -188,13 +236,24 @@ def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) ->
     link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
     begin, span = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0
     grades = mirror_grades(bursts, link, volumes.time, volumes.bytes_in, delay, 0.0, begin, span)
-    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
-    ratios = np.log(burst_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span))
-    worth = ratios[sizes * MIRROR_GRADES + grades]
-    bridged = np.flatnonzero((grades >= MIRROR_BRIDGE_GRADE) & (sizes > 0))
-    back = link_of(member, volumes.flow, volumes.time, volumes.bytes_in)
+    return _LinkView(
+        bursts,
+        link,
+        link_of(member, volumes.flow, volumes.time, volumes.bytes_in),
+        grades,
+        np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right") * MIRROR_GRADES + grades,
+        burst_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span),
+        exchanged_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span),
+    )
+
+
+def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -> Bridges:
+    """Bridges of one link: each target leg with a burst that the link sent on."""
+    view = _link_view(group, volumes, legs, delay)
+    bursts, worth = view.bursts, np.log(view.ratios)[view.classes]
+    bridged = np.flatnonzero((view.grades >= MIRROR_BRIDGE_GRADE) & (bursts.bytes_in >= MIRROR_SIZES[0]))
     rows = [
-        _target_bridge(group, legs, bursts, bridged[bursts.flow[bridged] == flow], worth, link, back, delay)
+        _target_bridge(group, legs, bursts, bridged[bursts.flow[bridged] == flow], worth, view.link, view.back, delay)
         for flow in np.unique(bursts.flow[bridged])
     ]
     columns = np.array(rows, dtype=np.float64).reshape(len(rows), 7).T
@@ -207,6 +266,17 @@ def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) ->
         log_ratio=columns[5],
         slices=columns[6].astype(np.int64),
     )
+
+
+def evidence_beyond_one(units: Units, parties: Sequence[str]) -> float:
+    """Natural log evidence that is left without the one party that gives most of it; parties: of each unit's row."""
+    names = np.array(parties)
+    left = []
+    for name in np.unique(names):
+        counts = np.bincount(units.classes[names != name], minlength=len(units.ratios))
+        by_size = SIZE_WORTH * log_evidence(units.size_ratios, counts)
+        left.append(min(log_evidence(units.ratios, counts), by_size))
+    return float(min(left, default=0.0))
 
 
 def _target_bridge(

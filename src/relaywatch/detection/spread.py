@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from publicsuffixlist import PublicSuffixList
 
+from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Floats, Ints
 from relaywatch.detection.items import Item
 
@@ -26,8 +27,10 @@ _PRIVATE: Final = tuple(
 REMEMBERED: Final = 65_536
 MOST_FOR_MANY: Final = 1.5
 MOST_AGAINST_ONE: Final = -6.0
+LEAST_BEYOND_ONE: Final = -PRIOR_LOG_ODDS
+"""Natural log evidence that must not rest on one destination: enough for even odds."""
 COPIED_SHARE: Final = 0.8
-"""Share of the sessions that an app's own copying puts on one or two parties, with its other traffic beside."""
+"""Share of the sessions that an app's own copying puts on one party, with its other traffic beside."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,13 +119,15 @@ def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
     return peak
 
 
-def spread_item(spread: DestinationSpread, sessions: int, threshold: int) -> Item:
-    """Evidence from the spread of `sessions` bridged sessions; threshold: ConcurrentDestinationThreshold."""
+def spread_item(spread: DestinationSpread, sessions: int, threshold: int, beyond_one: float) -> Item:
+    """Evidence from the spread of `sessions` bridged sessions.
+
+    threshold: ConcurrentDestinationThreshold; beyond_one: natural log evidence that is left without the destination
+    that gives most of it.
+    """
     distinct = spread.distinct
-    if spread.main == 1:
+    if spread.main == 1 or beyond_one < LEAST_BEYOND_ONE:
         ratio = max(MOST_AGAINST_ONE, -0.1 * sessions)
-    elif spread.main == 2:
-        ratio = max(MOST_AGAINST_ONE / 2, -0.05 * sessions)
     else:
         ratio = min(MOST_FOR_MANY / 2, 0.1 * (distinct - 2)) + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
     return Item(
@@ -130,7 +135,7 @@ def spread_item(spread: DestinationSpread, sessions: int, threshold: int) -> Ite
         name="unrelated destinations",
         statement=f"Bridged sessions reach {distinct} unrelated destination{'s' if distinct != 1 else ''}, "
         f"at most {spread.peak} at one time; {spread.main} of them hold{'s' if spread.main == 1 else ''} "
-        f"{COPIED_SHARE:.0%} of the sessions",
+        f"{COPIED_SHARE:.0%} of the sessions; without the strongest of them log evidence {beyond_one:.1f} is left",
         value=float(distinct),
         unit="destinations",
         log_ratio=ratio,

@@ -11,16 +11,24 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import side_bounds
+from relaywatch.detection.bridging import WAYS, side_bounds
 from relaywatch.detection.calibration import (
+    BALANCED,
+    BALANCED_RATIO,
+    CARRIED_GRADE,
+    FED_EDGES,
+    FED_RATIOS,
     MIRROR_BRIDGE_GRADE,
+    MIRROR_GAPS,
     MIRROR_GRADES,
     MIRROR_NULL,
     MIRROR_NULL_WEIGHT,
     MIRROR_RELAY,
     MIRROR_SIZES,
+    SPARSE,
+    UNBALANCED_RATIO,
 )
-from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, wrap
+from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, stake, wrap
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.model.compilation import compiled
 
@@ -34,9 +42,12 @@ EXCHANGES: Final = 9
 """Ways in which bursts exchange sizes, spread over the episode."""
 UNLIKE: Final = 0.7
 """Natural log of the ratio from which two sizes are told apart: beyond the widest gap of a bridged burst."""
-SIZES_AGREE: Final = 3.0
-"""Natural log evidence (twenty to one) that a link must have against exchanged sizes."""
+SIZE_WORTH: Final = 2.0
+"""Exchanged bursts keep the times at which the link is busy, where chance matches are commoner: they tell less each."""
+PARTLY: Final = 0.3
+"""Share of a burst from which the link has carried part of it."""
 FRAMING: Final = 1.02
+"""Bytes that a link sends for each byte that it carries: TLS and SSH records add one to four per cent."""
 OVERHEAD: Final = 60.0
 
 
@@ -45,6 +56,7 @@ class Bursts(NamedTuple):
 
     first, last: rows of VolumeColumns (within the group's slice), half-open; begin: first interval of the burst;
     head, tail: first and last interval with bytes_in; scale: what the bytes of its rows are multiplied by, 1 as seen.
+    row_time, row_bytes, row_burst: every interval with bytes_in, by time, and the number of its burst.
     """
 
     flow: Ints
@@ -56,6 +68,9 @@ class Bursts(NamedTuple):
     bytes_in: Floats
     bytes_out: Floats
     scale: Floats
+    row_time: Floats
+    row_bytes: Floats
+    row_burst: Ints
 
 
 class Link(NamedTuple):
@@ -71,6 +86,7 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
     size = len(flow)
     flows, firsts, lasts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
     numbers = np.zeros((5, size))
+    burst_of = np.full(size, -1, np.int64)
     count, k = 0, 0
     while k < size:
         stop = k + 1
@@ -83,8 +99,11 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
             numbers[0, count] = time[k]
             numbers[1, count], numbers[2, count] = time[k + filled[0]], time[k + filled[-1]]
             numbers[3, count], numbers[4, count] = received, bytes_out[k:stop].sum()
+            burst_of[k + filled] = count
             count += 1
         k = stop
+    rows = np.flatnonzero(burst_of >= 0)
+    rows = rows[np.argsort(time[rows], kind="mergesort")]
     return Bursts(
         flows[:count],
         firsts[:count],
@@ -95,6 +114,9 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
         numbers[3, :count],
         numbers[4, :count],
         np.ones(count),
+        time[rows],
+        bytes_in[rows],
+        burst_of[rows],
     )
 
 
@@ -137,20 +159,13 @@ def _coverage(
 
 @compiled
 def _beside(bursts: Bursts, kept: Flags) -> Floats:
-    """For each burst the bytes of the kept bursts that overlap it in time, itself included."""
-    rows = np.flatnonzero(kept)
-    by_head = np.argsort(bursts.head[rows], kind="mergesort")
-    by_tail = np.argsort(bursts.tail[rows], kind="mergesort")
-    heads, tails = bursts.head[rows][by_head], bursts.tail[rows][by_tail]
-    begun, ended = np.zeros(len(rows) + 1), np.zeros(len(rows) + 1)
-    begun[1:] = np.cumsum(bursts.bytes_in[rows][by_head])
-    ended[1:] = np.cumsum(bursts.bytes_in[rows][by_tail])
-    total = np.empty(len(bursts.flow))
-    for k in range(len(total)):
-        total[k] = (
-            begun[np.searchsorted(heads, bursts.tail[k], "right")] - ended[np.searchsorted(tails, bursts.head[k])]
-        )
-    return total
+    """For each burst what the kept bursts received between its head and its tail, itself included."""
+    total = np.zeros(len(bursts.row_time) + 1)
+    for k in range(len(bursts.row_time)):
+        burst = bursts.row_burst[k]
+        total[k + 1] = total[k] + (bursts.row_bytes[k] * bursts.scale[burst] if kept[burst] else 0.0)
+    low = np.searchsorted(bursts.row_time, bursts.head)
+    return total[np.searchsorted(bursts.row_time, bursts.tail, "right")] - total[low]
 
 
 @compiled
@@ -167,17 +182,10 @@ def mirror_grades(
             offsets[k] = wrap(bursts.begin[k] + shift, begin, span) - bursts.begin[k]
     covered, sent = _coverage(bursts, link, time, bytes_in, delay, offsets)
     carried = covered >= COVERED
-    beside = _beside(bursts, carried)
-    result = np.zeros(len(covered), np.int64)
-    for k in range(len(covered)):
-        if not carried[k]:
-            result[k] = 1 if covered[k] >= 0.3 else 0
-            continue
-        alone = abs(np.log((sent[k] + OVERHEAD) / (FRAMING * bursts.bytes_in[k] + OVERHEAD)))
-        together = abs(np.log((sent[k] + OVERHEAD) / (FRAMING * beside[k] + OVERHEAD)))
-        gap = min(alone, together)
-        result[k] = 5 if gap <= 0.1 else 4 if gap <= 0.3 else 3 if gap <= 0.7 else 2
-    return result
+    alone = np.log((sent + OVERHEAD) / (FRAMING * bursts.bytes_in + OVERHEAD))
+    together = np.log((sent + OVERHEAD) / (FRAMING * _beside(bursts, carried) + OVERHEAD))
+    closeness = MIRROR_GRADES - 1 - np.searchsorted(MIRROR_GAPS, np.minimum(np.abs(alone), np.abs(together)))
+    return np.where(carried, closeness, np.where(covered >= PARTLY, 1, 0))
 
 
 @compiled
@@ -193,7 +201,7 @@ def burst_ratios(
 
 
 @compiled
-def _exchanged_ratios(
+def exchanged_ratios(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
 ) -> Floats:
     """As burst_ratios, against the same bursts at their times with the size of another burst that is unlike theirs.
@@ -223,6 +231,9 @@ def _exchanged(bursts: Bursts, distance: int) -> Bursts:
         sizes,
         bursts.bytes_out,
         sizes / bursts.bytes_in,
+        bursts.row_time,
+        bursts.row_bytes,
+        bursts.row_burst,
     )
 
 
@@ -247,27 +258,55 @@ def _ratios(null: Floats) -> Floats:
 def _score_link(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float, sessions: int
 ) -> tuple[float, int]:
-    """Log evidence that the link carries the bursts, and how many bursts count as bridged.
+    """Log evidence that the link carries the bursts and nothing else, and how many bursts count as bridged.
 
-    Evidence against the shifted null stands only where sizes, too, go with bursts; else the lesser of both stands.
+    Evidence against moved bursts stands as far as sizes, too, go with bursts: at most SIZE_WORTH times the evidence
+    against exchanged sizes.
     """
     found = mirror_grades(bursts, link, time, bytes_in, delay, 0.0, begin, span)
     sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
     bridged = ((found >= MIRROR_BRIDGE_GRADE) & (sizes > 0)).sum()
     if bridged < sessions:
-        return 0.0, bridged
+        return -np.inf, bridged
     counts = np.zeros((len(MIRROR_SIZES) + 1) * MIRROR_GRADES, np.int64)
     for k in range(len(found)):
         counts[sizes[k] * MIRROR_GRADES + found[k]] += 1
     by_time = log_evidence(burst_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
-    by_size = log_evidence(_exchanged_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
-    return by_time if by_size >= SIZES_AGREE else min(by_time, by_size), bridged
+    by_size = log_evidence(exchanged_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
+    fed, balance = link_account(bursts, link, found, delay)
+    return min(by_time, SIZE_WORTH * by_size) + account_ratio(fed, balance), bridged
+
+
+@compiled
+def link_account(bursts: Bursts, link: Link, grades: Ints, delay: float) -> tuple[float, float]:
+    """Share of the link's bytes that it sends while carried bursts feed it; carried bytes over all that it sends."""
+    change = np.zeros(len(link.time) + 1)
+    carried = 0.0
+    for k in np.flatnonzero(grades >= CARRIED_GRADE):
+        change[np.searchsorted(link.time, bursts.head[k])] += 1.0
+        change[np.searchsorted(link.time, bursts.tail[k] + delay, "right")] -= 1.0
+        carried += bursts.bytes_in[k]
+    feeding = np.cumsum(change)[:-1] > 0.0
+    sent = np.diff(link.total_out)
+    return float(sent[feeding].sum() / link.total_out[-1]), float(carried / link.total_out[-1])
+
+
+@compiled
+def account_ratio(fed: float, balance: float) -> float:
+    """Log likelihood ratio of link_account: a relay's link sends when it is fed, and about as much as it is fed."""
+    ratio = FED_RATIOS[np.searchsorted(FED_EDGES, fed, "right")]
+    gap = abs(np.log(max(balance, 1e-9)))
+    if gap <= BALANCED:
+        return float(ratio + BALANCED_RATIO)
+    return float(ratio + (UNBALANCED_RATIO if balance < SPARSE else 0.0))
 
 
 @compiled
 def without(bursts: Bursts, member: Flags) -> Bursts:
     """The bursts of flows that are not marked in `member`."""
     keep = ~member[bursts.flow]
+    rows = keep[bursts.row_burst]
+    number = np.cumsum(keep) - 1
     return Bursts(
         bursts.flow[keep],
         bursts.first[keep],
@@ -278,6 +317,9 @@ def without(bursts: Bursts, member: Flags) -> Bursts:
         bursts.bytes_in[keep],
         bursts.bytes_out[keep],
         bursts.scale[keep],
+        bursts.row_time[rows],
+        bursts.row_bytes[rows],
+        number[bursts.row_burst[rows]],
     )
 
 
@@ -298,7 +340,11 @@ def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> Volum
 def score_links(
     group: Group, volumes: VolumeColumns, sessions: int, uplink: float
 ) -> tuple[Floats, Ints, Ints, Floats]:
-    """Each client side and delay tried: natural log evidence, first row of the side, bridged bursts, delay in s."""
+    """Each client side and delay tried: natural log evidence with its stake, first row, bridged bursts, delay in s.
+
+    Evidence is -inf where fewer than `sessions` bursts are bridged.
+    """
+    sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     every = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, ~group.inbound & ~group.lookup)
     order, bounds = side_bounds(group.side)
     room = len(bounds) * len(DELAYS_S)
@@ -319,6 +365,7 @@ def score_links(
             evidence[tried], bridged[tried] = _score_link(
                 bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
             )
+            evidence[tried] += stake(np.maximum(group.bytes_out[legs], 0.0).sum(), sent_in_all, WAYS * len(DELAYS_S))
             first[tried], delays[tried] = legs[0], delay
             tried += 1
     return evidence[:tried], first[:tried], bridged[:tried], delays[:tried]
@@ -329,7 +376,7 @@ def score_tunnelling(flows: FlowColumns, volumes: VolumeColumns, sessions: int, 
     """Evidence that one client side of each group mirrors the other flows.
 
     sessions: fewest bridged bursts worth a score; uplink: UplinkBytesThreshold in bytes. Returns the natural log
-    evidence of each group's strongest link and delay, corrected for how many of them were tried.
+    evidence of each group's strongest link and delay, its stake counted; 0 where there is none.
     """
     groups = len(flows.offsets) - 1
     result = np.zeros(groups)
@@ -338,5 +385,5 @@ def score_tunnelling(flows: FlowColumns, volumes: VolumeColumns, sessions: int, 
             continue
         evidence = score_links(group_of(flows, g), volumes_of(flows, volumes, g), sessions, uplink)[0]
         if len(evidence) > 0:
-            result[g] = max(0.0, evidence.max() - np.log(len(evidence)))
+            result[g] = max(0.0, evidence.max())
     return result

@@ -15,6 +15,7 @@ from relaywatch.detection.episode import Episode
 from relaywatch.detection.items import Item
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import FedLink
+from relaywatch.detection.tunnelling import account_ratio
 from relaywatch.model.finding import Verdict
 
 LARGEST_LOG_ODDS: Final = 20.0
@@ -62,8 +63,7 @@ def bridging_item(episode: Episode, conserved: int) -> Item:
             value=float(episode.sessions),
             unit="sessions",
             log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
-            null=f"the same bursts moved in time around the app's own activity; best of {episode.tried} client sides "
-            "and delays",
+            null="the same bursts moved in time around the app's own activity, and with their sizes exchanged",
             settings=("RelaySessionThreshold", "UplinkBytesThreshold"),
         )
     return Item(
@@ -74,9 +74,27 @@ def bridging_item(episode: Episode, conserved: int) -> Item:
         value=float(count),
         unit="bridges",
         log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
-        null=f"the same client legs moved in time around the app's own activity; best of {episode.tried} client sides",
+        null="the same client legs moved in time around the app's own activity, and with their bytes exchanged",
         settings=("TimeWindow", "ByteSymmetryTolerance", "RelaySessionThreshold", "UplinkBytesThreshold"),
     )
+
+
+def account_items(episode: Episode) -> list[Item]:
+    """Evidence that the link sends nothing of its own; none of pairs, whose legs are accounted for one by one."""
+    if not episode.by_volume:
+        return []
+    return [
+        Item(
+            kind="tunnelling",
+            name="link sends what it is fed",
+            statement=f"{episode.fed:.0%} of what the client side sends leaves while carried bursts feed it; these "
+            f"amount to {episode.balance:.2f} times what it sends",
+            value=episode.fed,
+            unit="share of bytes",
+            log_ratio=account_ratio(episode.fed, episode.balance),
+            null="links of apps that upload for themselves beside other traffic",
+        )
+    ]
 
 
 def conserved(downstream: Floats, bytes_in: Floats, tolerance: float, added: float) -> int:
@@ -89,12 +107,12 @@ def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Se
     """Add up the evidence of one episode; verdict None where it is not worth a report.
 
     A relay verdict asks for bridging evidence beyond the configured false-alarm rate by itself: spread, setup and
-    context may lower it to suspected, and never make up for it. Sessions that mostly reach one or two parties are
-    bridged beyond chance also where an app copies between two services: they stay suspected.
+    context may lower it to suspected, and never make up for it. Sessions that reach one party, or whose
+    evidence rests on one, are bridged beyond chance also where an app copies between two services: they stay suspected.
     """
     score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
     probability = 1.0 / (1.0 + math.exp(-max(-LARGEST_LOG_ODDS, min(LARGEST_LOG_ODDS, score))))
-    bridged = max(item.log_ratio for item in items if item.kind in {"bridging", "tunnelling"})
+    bridged = sum(item.log_ratio for item in items if item.kind in {"bridging", "tunnelling"})
     beyond_chance = bridged >= -math.log(settings.false_alarms_per_app_day)
     if probability < settings.suspicion_threshold:
         return Judgement(None, probability, score)

@@ -17,11 +17,19 @@ from relaywatch.attack.requirements import log_sources_for
 from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Floats, Ints
 from relaywatch.detection.context import Surroundings, context_facts, context_items, setup_items
-from relaywatch.detection.episode import ADDED_BYTES, Bridges
+from relaywatch.detection.episode import ADDED_BYTES, Bridges, evidence_beyond_one
 from relaywatch.detection.items import Item
 from relaywatch.detection.settings import Settings, describe
-from relaywatch.detection.spread import is_private, spread_item, spread_of
-from relaywatch.detection.verdict import Provable, bridging_item, conserved, judge, role_item, totals_item
+from relaywatch.detection.spread import is_private, party, spread_item, spread_of
+from relaywatch.detection.verdict import (
+    Provable,
+    account_items,
+    bridging_item,
+    conserved,
+    judge,
+    role_item,
+    totals_item,
+)
 from relaywatch.engines.arrangement import US
 from relaywatch.engines.balance import balance_bins
 from relaywatch.engines.cases import Case
@@ -141,15 +149,16 @@ class _Draft:
         """All evidence, bridging first."""
         episode, settings = self.case.episode, self.settings
         if episode is None and self.case.totals is not None:
-            core, sessions = totals_item(self.case.totals), len(self.bridges.target)
+            core, sessions, beyond_one = [totals_item(self.case.totals)], len(self.bridges.target), math.inf
         elif episode is not None:
             received = self.targets["bytes_in"].astype(np.float64)
             within = conserved(self.bridges.downstream, received, settings.byte_symmetry_tolerance, ADDED_BYTES)
-            core, sessions = bridging_item(episode, within), episode.sessions
+            core, sessions = [bridging_item(episode, within), *account_items(episode)], episode.sessions
+            beyond_one = evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [
-            core,
-            spread_item(self.spread, sessions, settings.concurrent_destination_threshold),
+            *core,
+            spread_item(self.spread, sessions, settings.concurrent_destination_threshold, beyond_one),
             *([role_item(self.app.package)] if self.app.package is not None and not allowed else []),
             *setup_items(self.around, self.port),
             *context_items(self.facts, settings),
@@ -214,6 +223,13 @@ class _Draft:
 
     def _text(self, key: int) -> str | None:
         return self.directory.texts.get(int(key))
+
+    def _party(self, row: int) -> str:
+        """The party at the other end of one of the app's flows; empty where there is no flow."""
+        if row < 0:
+            return ""
+        flow = self.case.flows[row]
+        return party(self._text(flow["name"]), self._text(flow["remote"]) or "")
 
     def _listener_port(self) -> int | None:
         if self.topology is not Topology.ACCEPTED:
