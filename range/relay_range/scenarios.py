@@ -33,7 +33,13 @@ class Scenario:
     context: str = "bg"
     network: str = "wifi"
     stretch: float = 1.0
-    family: str = ""
+
+    @property
+    def family(self) -> str:
+        """What to leave out together in a split by program: the program, whatever its mode."""
+        if self.program == "back-connect":
+            return self.program
+        return self.program.removeprefix("app-") if self.program.startswith("app-") else self.program.partition("-")[0]
 
 
 def _relay(name: str, topology: str, program: str, workload: str, **more: object) -> Scenario:

@@ -235,7 +235,7 @@ def run(job: Job) -> Result:
             wire.wait()
             return _write(job, stage, cast, Window(begin, end, seen, ended))
     except (RangeError, OSError, subprocess.CalledProcessError) as error:
-        return Result(job, note=f"failed: {error}")
+        return Result(job, note="not run, stopped" if job.stopping.is_set() else f"failed: {error}")
 
 
 def _perform(
@@ -336,7 +336,7 @@ def _declared(job: Job, stage: Stage, window: Window) -> dict[str, Any]:
         "label": scenario.label,
         "tool": PROGRAMS[scenario.program].tool,
         "scenario": scenario.name,
-        "family": scenario.family or scenario.program.partition("-")[0],
+        "family": scenario.family,
         "topology": scenario.topology,
         "evasion": {name: value for name, value in asdict(scenario.evasion).items() if value != plain[name]},
         "mixed_with_own_traffic": bool(scenario.evasion.own_traffic),

@@ -84,16 +84,17 @@ class Wire:
             now = time.time()
             if len(packet) < 20 or packet[0] >> 4 != 4:
                 continue
-            target = self._space(packet[16:20])
+            target = space_of(packet[16:20], self.subnet)
             if space == addresses.PHONE:
                 self._record(now, packet)
-            if target is None or target == space or space == addresses.LAN != target != addresses.PHONE:
+            at_home = addresses.LAN in (space, target)
+            if target in (None, space) or (at_home and addresses.PHONE not in (space, target)):
                 continue
-            if (due := self._due(now, space, target, packet)) is not None:
+            if (due := self.due(now, space, target, packet)) is not None:
                 self.order += 1
                 heapq.heappush(self.waiting, (due, self.order, target, packet))
 
-    def _due(self, now: float, space: str, target: str, packet: bytes) -> float | None:
+    def due(self, now: float, space: str, target: str, packet: bytes) -> float | None:
         """Arrival time. Packets of one pair of addresses keep their order."""
         pair = packet[12:16], packet[16:20]
         if pair not in self.delays:
@@ -120,19 +121,21 @@ class Wire:
             except OSError:  # a full queue or a device that goes down: a lost packet
                 continue
 
-    def _space(self, address: bytes) -> str | None:
-        first, second, third, fourth = address
-        if first == 198 and second == 18:
-            return addresses.INTERNET
-        if first == 198 and second == 19:
-            return addresses.GATEWAYS if third >= 192 else addresses.CUSTOMERS
-        if (first, second, third) == (10, self.subnet, 0):
-            return addresses.PHONE if fourth == 23 else addresses.LAN if 48 <= fourth < 64 else None
-        return None
-
     def _record(self, now: float, packet: bytes) -> None:
         kept = packet[:SNAP]
         self.capture.write(struct.pack("<IIII", int(now), int(now % 1 * 1e6), len(kept), len(packet)) + kept)
+
+
+def space_of(address: bytes, subnet: int) -> str | None:
+    """The namespace that has an address; None for every address of the world outside."""
+    first, second, third, fourth = address
+    if first == 198 and second == 18:
+        return addresses.INTERNET
+    if first == 198 and second == 19:
+        return addresses.GATEWAYS if third >= 192 else addresses.CUSTOMERS
+    if (first, second, third) == (10, subnet, 0):
+        return addresses.PHONE if fourth == 23 else addresses.LAN if 48 <= fourth < 64 else None
+    return None
 
 
 def _text(address: bytes) -> str:
