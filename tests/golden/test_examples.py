@@ -20,7 +20,7 @@ RELAYS = {
 BENIGN = ("T1051", "T1126", "T1273", "T1312", "T1534", "T1606", "T1716", "T1791")
 FLEET_RELAYS = {
     ("D4100", 10294): ("relay", "accepted"),
-    ("D4108", 10376): ("suspected_relay", "tunnel"),
+    ("D4108", 10376): ("relay", "tunnel"),
     ("D4108", 10218): ("relay", "accepted"),
 }
 OWN_LAPTOP = "com.luckyopen.recipes"

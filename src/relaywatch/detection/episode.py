@@ -21,6 +21,7 @@ from relaywatch.detection.chance import log_evidence
 from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.tunnelling import (
+    MANNERS,
     SIZE_WORTH,
     Bursts,
     Link,
@@ -81,8 +82,9 @@ class Units:
 class Episode:
     """One group's relaying. legs: rows of all flows of the client sides.
 
-    by_volume: judged interval by interval (tunnelling) rather than flow by flow (bridging); delay: s, of a tunnel;
-    fed, balance: link_account of the strongest link, NaN of pairs. log_evidence leaves account_ratio out.
+    by_volume: judged interval by interval (tunnelling), not flow by flow (bridging); delay (s) and framing (bytes
+    sent for each byte carried): as in MANNERS; fed, balance: link_account of the strongest link, NaN of pairs.
+    log_evidence leaves account_ratio out.
     units: what the evidence of the strongest client side is made of.
     """
 
@@ -91,6 +93,7 @@ class Episode:
     by_volume: bool
     log_evidence: float
     delay: float
+    framing: float
     fed: float
     balance: float
     units: Units
@@ -125,6 +128,7 @@ def _by_pairs(number: int, group: Group, settings: Settings) -> Episode:
         by_volume=False,
         log_evidence=float(max(0.0, scores.max())),
         delay=0.0,
+        framing=1.0,
         fed=np.nan,
         balance=np.nan,
         units=_pair_units(group, sides[0], window),
@@ -194,12 +198,13 @@ def _merged(group: Group, parts: list[Bridges]) -> Bridges:
 
 
 def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:
-    scores, first, _, delays = score_links(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
+    scores, first, _, manners = score_links(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
     sides = _chosen(group, scores, first)
-    delay = float(delays[scores.argmax()])
-    sides, parts = _clients_only(group, sides, [_mirrored(group, volumes, legs, delay) for legs in sides])
+    manner = int(manners[scores.argmax()])
+    delay, framing, _ = MANNERS[manner].tolist()
+    sides, parts = _clients_only(group, sides, [_mirrored(group, volumes, legs, manner) for legs in sides])
     inbound = bool(group.inbound[first[scores.argmax()]])
-    view = _link_view(group, volumes, sides[0], delay)
+    view = _link_view(group, volumes, sides[0], manner)
     fed, balance = link_account(view.bursts, view.link, view.grades, delay)
     return Episode(
         group=number,
@@ -207,6 +212,7 @@ def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Set
         by_volume=True,
         log_evidence=float(max(0.0, scores.max() - account_ratio(fed, balance))),
         delay=delay,
+        framing=framing,
         fed=fed,
         balance=balance,
         units=Units(view.bursts.flow, view.classes, view.ratios, view.size_ratios),
@@ -228,18 +234,19 @@ class _LinkView:
     size_ratios: Floats
 
 
-def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -> _LinkView:
+def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) -> _LinkView:
+    delay, framing, _ = MANNERS[manner].tolist()
     member = np.zeros(len(group.side), np.bool_)
     member[legs] = True
     target = ~group.inbound & ~group.lookup
     bursts = without(bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, target), member)
-    link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
+    link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out, framing)
     begin, span = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0
     grades = mirror_grades(bursts, link, volumes.time, volumes.bytes_in, delay, 0.0, begin, span)
     return _LinkView(
         bursts,
         link,
-        link_of(member, volumes.flow, volumes.time, volumes.bytes_in),
+        link_of(member, volumes.flow, volumes.time, volumes.bytes_in, 1.0),
         grades,
         np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right") * MIRROR_GRADES + grades,
         burst_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span),
@@ -247,13 +254,13 @@ def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -
     )
 
 
-def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, delay: float) -> Bridges:
+def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) -> Bridges:
     """Bridges of one link: each target leg with a burst that the link sent on."""
-    view = _link_view(group, volumes, legs, delay)
+    view = _link_view(group, volumes, legs, manner)
     bursts, worth = view.bursts, np.log(view.ratios)[view.classes]
     bridged = np.flatnonzero((view.grades >= MIRROR_BRIDGE_GRADE) & (bursts.bytes_in >= MIRROR_SIZES[0]))
     rows = [
-        _target_bridge(group, legs, bursts, bridged[bursts.flow[bridged] == flow], worth, view.link, view.back, delay)
+        _target_bridge(group, legs, view, bridged[bursts.flow[bridged] == flow], worth, manner)
         for flow in np.unique(bursts.flow[bridged])
     ]
     columns = np.array(rows, dtype=np.float64).reshape(len(rows), 7).T
@@ -280,9 +287,11 @@ def evidence_beyond_one(units: Units, parties: Sequence[str]) -> float:
 
 
 def _target_bridge(
-    group: Group, legs: Ints, bursts: Bursts, own: Ints, worth: Floats, link: Link, back: Link, delay: float
+    group: Group, legs: Ints, view: _LinkView, own: Ints, worth: Floats, manner: int
 ) -> tuple[float, ...]:
     """One target leg's row of Bridges, from its bridged bursts `own`."""
+    bursts, link, back = view.bursts, view.link, view.back
+    delay, framing, _ = MANNERS[manner].tolist()
     flow = int(bursts.flow[own[0]])
     begin = float(group.start[flow])
     open_legs = legs[(group.start[legs] <= begin + delay) & (group.end[legs] >= begin)]
@@ -290,7 +299,7 @@ def _target_bridge(
     asked = int(np.searchsorted(back.time, begin, "right")) - 1
     lag = begin - float(back.time[asked]) if asked >= 0 else np.nan
     received = sum(sent_within(back, bursts.begin[k] - delay, bursts.tail[k]) for k in own)
-    returned = sum(sent_within(link, bursts.head[k], bursts.tail[k] + delay) for k in own)
+    returned = framing * sum(sent_within(link, bursts.head[k], bursts.tail[k] + delay) for k in own)
     return (
         client,
         flow,

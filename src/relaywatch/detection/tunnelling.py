@@ -32,8 +32,9 @@ from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_withi
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.model.compilation import compiled
 
-DELAYS_S: Final = np.array([2.0, 6.0])
-"""Delays tried, in s: a prompt relay at one-second volumes, and one that waits some seconds."""
+MANNERS: Final = np.array([[2.0, 1.02, 0.5], [6.0, 1.02, 0.2], [2.0, 1.36, 0.2], [6.0, 1.36, 0.1]])
+"""How a link may relay: delay in s (prompt at one-second volumes, or waiting some seconds), bytes sent for each byte
+carried (binary framing within TLS or SSH, or base64 within JSON), and the share of belief staked on it."""
 PAUSE_S: Final = 2.0
 """Silence that parts two bursts of one flow."""
 COVERED: Final = 0.9
@@ -46,8 +47,6 @@ SIZE_WORTH: Final = 2.0
 """Exchanged bursts keep the times at which the link is busy, where chance matches are commoner: they tell less each."""
 PARTLY: Final = 0.3
 """Share of a burst from which the link has carried part of it."""
-FRAMING: Final = 1.02
-"""Bytes that a link sends for each byte that it carries: TLS and SSH records add one to four per cent."""
 OVERHEAD: Final = 60.0
 
 
@@ -74,7 +73,7 @@ class Bursts(NamedTuple):
 
 
 class Link(NamedTuple):
-    """Volumes of one client side over time: interval begins, and running totals with a leading zero."""
+    """What one client side sends over time, without framing: interval begins, running totals with a leading zero."""
 
     time: Floats
     total_out: Floats
@@ -121,12 +120,12 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
 
 
 @compiled
-def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats) -> Link:
-    """What the flows marked in `member` sent, over time."""
+def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats, framing: float) -> Link:
+    """What the flows marked in `member` sent, over time, divided by framing."""
     rows = np.flatnonzero(member[flow])
     rows = rows[np.argsort(time[rows], kind="mergesort")]
     total = np.zeros(len(rows) + 1)
-    total[1:] = np.cumsum(bytes_out[rows])
+    total[1:] = np.cumsum(bytes_out[rows]) / framing
     return Link(time[rows], total)
 
 
@@ -182,8 +181,8 @@ def mirror_grades(
             offsets[k] = wrap(bursts.begin[k] + shift, begin, span) - bursts.begin[k]
     covered, sent = _coverage(bursts, link, time, bytes_in, delay, offsets)
     carried = covered >= COVERED
-    alone = np.log((sent + OVERHEAD) / (FRAMING * bursts.bytes_in + OVERHEAD))
-    together = np.log((sent + OVERHEAD) / (FRAMING * _beside(bursts, carried) + OVERHEAD))
+    alone = np.log((sent + OVERHEAD) / (bursts.bytes_in + OVERHEAD))
+    together = np.log((sent + OVERHEAD) / (_beside(bursts, carried) + OVERHEAD))
     closeness = MIRROR_GRADES - 1 - np.searchsorted(MIRROR_GAPS, np.minimum(np.abs(alone), np.abs(together)))
     return np.where(carried, closeness, np.where(covered >= PARTLY, 1, 0))
 
@@ -337,38 +336,38 @@ def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> Volum
 
 
 @compiled
-def score_links(
-    group: Group, volumes: VolumeColumns, sessions: int, uplink: float
-) -> tuple[Floats, Ints, Ints, Floats]:
-    """Each client side and delay tried: natural log evidence with its stake, first row, bridged bursts, delay in s.
+def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints, Ints]:
+    """Each client side and manner tried: natural log evidence with its stake, first row, bridged bursts, manner.
 
     Evidence is -inf where fewer than `sessions` bursts are bridged.
     """
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     every = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, ~group.inbound & ~group.lookup)
     order, bounds = side_bounds(group.side)
-    room = len(bounds) * len(DELAYS_S)
-    evidence, delays = np.zeros(room), np.zeros(room)
-    first, bridged = np.zeros(room, np.int64), np.zeros(room, np.int64)
+    room = len(bounds) * len(MANNERS)
+    evidence = np.zeros(room)
+    first, bridged, manners = np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.int64)
     begin, span, tried = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0, 0
     for k in range(len(bounds) - 1):
         legs = order[bounds[k] : bounds[k + 1]]
-        if group.bytes_out[legs].sum() < uplink:
-            continue
+        sent = np.maximum(group.bytes_out[legs], 0.0).sum()
         member = np.zeros(len(group.side), np.bool_)
         member[legs] = True
-        link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
         bursts = without(every, member)
-        if link.total_out[-1] < uplink or len(bursts.flow) < sessions:
+        if sent < uplink or len(bursts.flow) < sessions:
             continue
-        for delay in DELAYS_S:
+        for manner in range(len(MANNERS)):
+            delay, framing, share = MANNERS[manner]
+            link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out, framing)
+            if link.total_out[-1] * framing < uplink:
+                break
             evidence[tried], bridged[tried] = _score_link(
                 bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
             )
-            evidence[tried] += stake(np.maximum(group.bytes_out[legs], 0.0).sum(), sent_in_all, WAYS * len(DELAYS_S))
-            first[tried], delays[tried] = legs[0], delay
+            evidence[tried] += stake(sent, sent_in_all, WAYS / share)
+            first[tried], manners[tried] = legs[0], manner
             tried += 1
-    return evidence[:tried], first[:tried], bridged[:tried], delays[:tried]
+    return evidence[:tried], first[:tried], bridged[:tried], manners[:tried]
 
 
 @compiled
@@ -376,7 +375,7 @@ def score_tunnelling(flows: FlowColumns, volumes: VolumeColumns, sessions: int, 
     """Evidence that one client side of each group mirrors the other flows.
 
     sessions: fewest bridged bursts worth a score; uplink: UplinkBytesThreshold in bytes. Returns the natural log
-    evidence of each group's strongest link and delay, its stake counted; 0 where there is none.
+    evidence of each group's strongest link and manner, its stake counted; 0 where there is none.
     """
     groups = len(flows.offsets) - 1
     result = np.zeros(groups)

@@ -59,7 +59,7 @@ def bridging_item(episode: Episode, conserved: int) -> Item:
             kind="tunnelling",
             name="link mirrors targets",
             statement=f"{episode.sessions} bursts on {count} target legs left on the client side within "
-            f"{episode.delay:g} s, interval by interval",
+            f"{episode.delay:g} s, interval by interval, at {episode.framing:g} bytes for each byte carried",
             value=float(episode.sessions),
             unit="sessions",
             log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
