@@ -241,6 +241,18 @@ def test_lists_of_a_finding_are_bounded_and_its_counts_are_not(monkeypatch):
     assert sorted((b.log_likelihood_ratio for b in finding.bridge_list), reverse=True) == strongest
 
 
+def test_destination_counts_the_names_and_addresses_that_it_does_not_list(monkeypatch):
+    from relaywatch.engines import findings
+
+    whole = only(watched_listener())
+    monkeypatch.setattr(findings, "SHOWN_NAMES", 0)
+    cut = only(watched_listener())
+    assert not any(row.hostnames or row.addresses for row in cut.destinations)
+    counts = [(len(row.hostnames), len(row.addresses)) for row in whole.destinations]
+    assert [(row.hostname_count, row.address_count) for row in cut.destinations] == counts
+    assert max(counts) > (0, 0)
+
+
 def test_destinations_in_the_devices_own_network_are_kept_and_marked(monkeypatch):
     from relaywatch.engines import findings
 

@@ -40,8 +40,9 @@ expires = 2027-03-01
 """
 
 
-def destination(name="corp.example", hostnames=(), addresses=()):
+def destination(name="corp.example", hostnames=(), addresses=(), **counts):
     return Destination(
+        **counts,
         name=name,
         hostnames=list(hostnames),
         addresses=list(addresses),
@@ -61,6 +62,7 @@ def finding(
     uid="phone-1",
     group="field",
     destinations=None,
+    distinct=1,
     last_seen=SEEN,
 ):
     parts = {
@@ -86,7 +88,7 @@ def finding(
         bytes_out=20,
         client_bytes_in=20,
         client_bytes_out=10,
-        spread=Spread(destinations=1, prefixes=1, peak_concurrent=1),
+        spread=Spread(destinations=distinct, prefixes=1, peak_concurrent=1),
         context=[],
         evidence=[],
         not_observable=[],
@@ -202,6 +204,15 @@ def test_digest_that_the_telemetry_does_not_show_is_warned_of():
             {"destinations": [destination("corp.example", hostnames=["a.vpn.corp.example", "www.corp.example"])]},
             {"destinations": ["vpn.corp.example"]},
         ),
+        (
+            {"destinations": [destination("10.1.2.0/24", addresses=["10.1.2.3"], address_count=2)]},
+            {"destinations": ["10.0.0.0/8"]},
+        ),
+        (
+            {"destinations": [destination("corp.example", hostnames=["a.vpn.corp.example"], hostname_count=2)]},
+            {"destinations": ["vpn.corp.example"]},
+        ),
+        ({"distinct": 2}, {"destinations": ["corp.example"]}),
     ],
 )
 def test_what_lies_outside_any_limit_is_not_covered(seen, limits):
@@ -222,6 +233,19 @@ def test_what_lies_outside_any_limit_is_not_covered(seen, limits):
             {"destinations": ["vpn.corp.example"]},
         ),
         ({"destinations": [destination("10.1.2.0/24", addresses=["10.1.2.3"])]}, {"destinations": ["10.0.0.0/8"]}),
+        ({"distinct": 2}, {}),
+        (
+            {"destinations": [destination("corp.example", ["a.corp.example"], ["192.0.2.1"], hostname_count=99)]},
+            {"destinations": ["corp.example"]},
+        ),
+        (
+            {"destinations": [destination("corp.example", ["a.vpn.corp.example"], ["192.0.2.1"], address_count=99)]},
+            {"destinations": ["vpn.corp.example"]},
+        ),
+        (
+            {"destinations": [destination("corp.example", ["a.corp.example"], ["10.1.2.3"], hostname_count=99)]},
+            {"destinations": ["10.0.0.0/8"]},
+        ),
         (
             {"destinations": [destination(), destination("10.1.2.0/24", addresses=["10.1.2.3"])]},
             {"destinations": ["corp.example", "10.0.0.0/8"]},

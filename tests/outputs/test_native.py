@@ -111,6 +111,13 @@ def test_a_later_minor_version_still_reads() -> None:
     assert next(read_ndjson(io.StringIO(json.dumps(later)))).schema_version == "1.7.0"
 
 
+def test_findings_written_before_there_were_counts_count_what_they_list() -> None:
+    older = json.loads(_written(examples()[0]))
+    for row in older["destinations"]:
+        del row["hostname_count"], row["address_count"]
+    assert next(read_ndjson(io.StringIO(json.dumps(older)))) == examples()[0]
+
+
 def test_the_published_json_schema_is_the_models() -> None:
     published = (DOCS / "finding.schema.json").read_text(encoding="utf-8")
     assert published == finding_json_schema(), "write finding_json_schema() to docs/finding.schema.json"

@@ -55,6 +55,7 @@ from relaywatch.model.finding import (
     User,
     Verdict,
 )
+from relaywatch.model.schemas import SignalKind
 
 SHOWN_BRIDGES: Final = 100
 """Bridges carried in a finding, the strongest; the counts are of all."""
@@ -149,7 +150,7 @@ class _Draft:
         """All evidence, bridging first."""
         episode, settings = self.case.episode, self.settings
         if episode is None and self.case.totals is not None:
-            core, sessions, beyond_one = [totals_item(self.case.totals)], len(self.bridges.target), math.inf
+            core, sessions, beyond_one = [totals_item(self.case.totals)], len(self.bridges.target), None
         elif episode is not None:
             received = self.targets["bytes_in"].astype(np.float64)
             within = conserved(self.bridges.downstream, received, settings.byte_symmetry_tolerance, ADDED_BYTES)
@@ -266,8 +267,8 @@ class _Draft:
 
     def _evidence(self, item: Item) -> Evidence:
         if item.kind in {"context", "setup"}:
-            kept = self.case.signals[self.case.signals["app"] == self.case.app]
-            rows: Records = kept
+            own = self.case.signals[self.case.signals["app"] == self.case.app]
+            rows: Records = own[np.isin(own["kind"], [*item.signals, SignalKind.CAPTURE])]
         else:
             rows = self.targets if item.kind == "spread" else np.concatenate([self.clients, self.targets])
         return Evidence(
@@ -326,11 +327,14 @@ class _Draft:
 
     def _destination(self, name: str, rows: Ints) -> Destination:
         flows = self.targets[rows]
+        hostnames = sorted({host for row in rows if (host := self.names[row])})
         addresses = sorted({self.addresses[row] for row in rows})
         return Destination(
             name=name,
-            hostnames=sorted({host for row in rows if (host := self.names[row])})[:SHOWN_NAMES],
+            hostnames=hostnames[:SHOWN_NAMES],
+            hostname_count=len(hostnames),
             addresses=addresses[:SHOWN_NAMES],
+            address_count=len(addresses),
             ports=sorted({int(port) for port in flows["remote_port"]})[:SHOWN_NAMES],
             bridges=len(rows),
             bytes_in=_known_sum(flows["bytes_in"]),

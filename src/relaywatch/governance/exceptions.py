@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import reprlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from pathlib import Path
@@ -84,14 +85,17 @@ class DocumentedException(BaseModel):
             and self.signing_digest in (None, finding.app.signing_digest or self.signing_digest)
             and self.device_group in (None, finding.device.group)
             and (self.devices is None or finding.device.uid in self.devices)
-            and self._permits(finding.destinations)
+            and self._permits(finding)
         )
 
-    def _permits(self, destinations: list[Destination]) -> bool:
+    def _permits(self, finding: Finding) -> bool:
         if self.destinations is None:
             return True
+        # A finding lists only so many destinations: one that it leaves out may lie anywhere.
+        if not finding.destinations or finding.spread.destinations > len(finding.destinations):
+            return False
         permitted = DestinationList.parse(self.destinations)
-        return bool(destinations) and all(_within(destination, permitted) for destination in destinations)
+        return all(_within(destination, permitted) for destination in finding.destinations)
 
     def warnings(self, app: App) -> list[str]:
         """Say what weakens the match with this app."""
@@ -101,9 +105,16 @@ class DocumentedException(BaseModel):
 
 
 def _within(destination: Destination, permitted: DestinationList) -> bool:
-    if destination.addresses and all(map(permitted.covers_address, destination.addresses)):
+    """Whether all of a destination is permitted; a list that was cut for display cannot show that."""
+    if permitted.covers_name(destination.name):
         return True
-    return all(map(permitted.covers_name, destination.hostnames or [destination.name]))
+    return _all(permitted.covers_address, destination.addresses, destination.address_count) or _all(
+        permitted.covers_name, destination.hostnames, destination.hostname_count
+    )
+
+
+def _all(covers: Callable[[str], bool], listed: list[str], count: int) -> bool:
+    return 0 < count <= len(listed) and all(map(covers, listed))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 FINDING_SCHEMA_VERSION: Final = "1.0.0"
 
@@ -80,13 +80,24 @@ class Destination(_Record):
     """A party that the relay's client reached through the device."""
 
     name: str = Field(description="Registrable domain by the public suffix list, else the address prefix")
-    hostnames: list[str]
-    addresses: list[str]
+    hostnames: list[str] = Field(description="The first few, in order")
+    hostname_count: int = Field(description="Distinct host names, of which hostnames may hold fewer")
+    addresses: list[str] = Field(description="The first few, in order")
+    address_count: int = Field(description="Distinct addresses, of which addresses may hold fewer")
     ports: list[int]
     bridges: int
     bytes_in: int
     bytes_out: int
     private: bool = Field(description="In a private range: the client reached into the device's own network")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _counts(cls, data: Any) -> Any:  # noqa: ANN401  pydantic's own signature
+        """Findings written before there were counts have what their lists hold."""
+        if not isinstance(data, dict):
+            return data
+        lists = {"hostname_count": data.get("hostnames"), "address_count": data.get("addresses")}
+        return {name: len(held) for name, held in lists.items() if isinstance(held, list)} | data
 
 
 class Spread(_Record):
