@@ -236,7 +236,7 @@ async def screen_share(app: App) -> None:
     """Remote help: the screen's pictures go up one link, taps and keys come down it."""
     stream = await app.connect("remote-help.example")
     reader, writer = stream
-    writer.write(b"GET /drip?every=0.7&seed=3 HTTP/1.1\r\nHost: remote-help.example\r\nUpgrade: range\r\n\r\n")
+    writer.write(b"GET /drip?every=0.7&seed=3&answer=0 HTTP/1.1\r\nHost: remote-help.example\r\nUpgrade: range\r\n\r\n")
     drain = asyncio.ensure_future(_discard(reader))
     try:
         while True:

@@ -141,15 +141,16 @@ async def stream(writer: asyncio.StreamWriter, block: bytes, size: int) -> None:
 
 
 async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Request) -> None:
-    """A socket that answers every message with a longer one, and speaks first every few seconds."""
+    """A socket that answers every message, at up to `answer` times its size, and speaks first every few seconds."""
     writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: range\r\nConnection: Upgrade\r\n\r\n")
     chance, every = random.Random(request.query.get("seed", "0")), float(request.query.get("every", "3"))
+    answer = float(request.query.get("answer", "8"))
     while True:
         try:
             async with asyncio.timeout(chance.expovariate(1 / every) + 0.2):
                 if not (message := await reader.read(1 << 16)):
                     return
-            size = min(len(message) * chance.randint(1, 8), 1 << 16)
+            size = min(int(len(message) * chance.uniform(0.1, 1.0) * answer) + 20, 1 << 16)
         except TimeoutError:
             size = int(chance.lognormvariate(5.5, 1.0))
         writer.write(_BLOCK[:size])
