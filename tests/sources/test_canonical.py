@@ -11,10 +11,13 @@ from hypothesis import strategies as st
 from unit_reads import read_bytes, read_paths
 
 from relaywatch.model.errors import SourceError
-from relaywatch.model.schemas import TABLES
+from relaywatch.model.quarantine import Quarantine
+from relaywatch.model.schemas import TABLES, SignalKind
 from relaywatch.model.tables import batch
+from relaywatch.sources import canonical
 from relaywatch.sources.canonical import CanonicalNdjson, required_columns, table_of
 from relaywatch.sources.discovery import discover
+from relaywatch.sources.reading import Reading
 
 WHEN = datetime(2024, 10, 5, 10, 0, 0, 123456, UTC)
 FLOW = {
@@ -75,19 +78,140 @@ def test_plain_parquet_of_another_writer_is_taken_with_nulls_for_what_it_lacks(t
 
 
 def test_parquet_rows_that_do_not_fit_are_put_aside(tmp_path):
-    good = {name: FLOW[name] for name in required_columns("flows") | {"remote_port"}}
+    good = {name: FLOW[name] for name in required_columns("flows") | {"remote_port", "remote_ip"}}
     bad = [
         {"remote_port": 70000},
         {"clock": None},
         {"direction_id": 7},
+        {"direction_observability": 3},
+        {"bytes_observability": 3},
         {"start_time": datetime(1900, 1, 1, tzinfo=UTC)},
+        {"remote_ip": "shop.example.com"},
+        {"remote_ip": ""},
     ]
     rows = [good, *(good | damage for damage in bad), good]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flows.parquet")
     found, quarantine = read_paths(tmp_path)
     assert len(found["flows"]) == 2
-    assert [record.position for record in quarantine.records] == ["row 2", "row 3", "row 4", "row 5"]
+    assert [record.position for record in quarantine.records] == [f"row {at}" for at in range(2, 2 + len(bad))]
     assert "remote_port" in quarantine.records[0].reason
+
+
+SIGNAL = {
+    "device_uid": "phone-7",
+    "kind": 12,
+    "start_time": WHEN,
+    "observability": 1,
+    "source": "x",
+    "position": 1,
+    "clock": "device",
+}
+
+
+@pytest.mark.parametrize("damage", [{"kind": 0}, {"kind": 14}, {"kind": 255}, {"observability": 3}])
+def test_a_signal_whose_number_means_nothing_is_put_aside(tmp_path, damage):
+    rows = [SIGNAL, SIGNAL | damage, SIGNAL]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "signals.parquet")
+    for found, quarantine, place in (
+        (*read_paths(tmp_path), "row 2"),
+        (*ndjson(*({"table": "signals", **row, "start_time": MICROSECONDS} for row in rows)), "line 2"),
+    ):
+        assert [row["kind"] for row in found["signals"]] == [12, 12]
+        assert [record.position for record in quarantine.records] == [place]
+
+
+@pytest.mark.parametrize("kind", SignalKind)
+def test_every_kind_of_signal_is_taken(tmp_path, kind):
+    pq.write_table(pa.Table.from_pylist([SIGNAL | {"kind": int(kind)}]), tmp_path / "signals.parquet")
+    found, quarantine = read_paths(tmp_path)
+    assert ([row["kind"] for row in found["signals"]], quarantine.total) == ([kind], 0)
+
+
+def unchecked_text(values: list[bytes]) -> pa.Array:
+    """Text as a careless writer stores it: whatever the bytes are."""
+    binary = pa.array(values, pa.binary())
+    return pa.StringArray.from_buffers(len(values), *binary.buffers()[1:])
+
+
+@pytest.mark.parametrize("as_binary", [True, False])
+@given(names=st.lists(st.binary(max_size=4), min_size=1, max_size=12))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_only_rows_whose_text_is_no_utf_8_are_put_aside(tmp_path, names, as_binary):
+    def is_text(name: bytes) -> bool:
+        return name.decode("utf-8", "ignore").encode() == name
+
+    names = [b"caf\xe9", *names, b"shop"]
+    columns = {name: [FLOW[name]] * len(names) for name in required_columns("flows")}
+    column = pa.array(names, pa.binary()) if as_binary else unchecked_text(names)
+    pq.write_table(pa.table(columns | {"android_package": column}), tmp_path / "flows.parquet")
+    found, quarantine = read_paths(tmp_path)
+    assert [row["android_package"] for row in found["flows"]] == [name.decode() for name in names if is_text(name)]
+    bad = [f"row {row}" for row, name in enumerate(names, 1) if not is_text(name)]
+    assert [record.position for record in quarantine.records] == bad
+    assert "android_package" in quarantine.records[0].reason
+
+
+ADDRESSES = [
+    ("::ffff:198.51.100.7", "198.51.100.7"),
+    ("2001:DB8:0:0::7", "2001:db8::7"),
+    ("fe80::1%wlan0", "fe80::1"),
+    ("198.51.100.7", "198.51.100.7"),
+]
+
+
+@pytest.mark.parametrize("column", ["local_ip", "remote_ip"])
+def test_addresses_are_canonical_however_they_were_written(tmp_path, column):
+    rows = [FLOW | {column: written} for written, _ in ADDRESSES]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "flows.parquet")
+    lines = ndjson(*(RECORD | {column: written} for written, _ in ADDRESSES))
+    for found, quarantine in (read_paths(tmp_path), lines):
+        assert [row[column] for row in found["flows"]] == [meant for _, meant in ADDRESSES]
+        assert quarantine.total == 0
+
+
+def test_text_that_repeats_is_held_once(tmp_path):
+    names = pa.array(["x" * 1_000_000] * 3_000 + ["y"], pa.dictionary(pa.int32(), pa.large_string()))
+    columns = {name: [FLOW[name]] * len(names) for name in required_columns("flows")}
+    pq.write_table(pa.table(columns | {"app_protocol": names}), tmp_path / "flows.parquet")
+    (unit,) = discover([tmp_path]).units
+    (part,) = unit.read(Reading(Quarantine()))
+    assert part.rows.num_rows == len(names)
+    assert part.rows.nbytes < 10_000_000
+
+
+def test_a_row_group_that_fills_memory_is_told_before_it_is_read(tmp_path, monkeypatch):
+    pq.write_table(pa.Table.from_pylist([FLOW] * 10), tmp_path / "flows.parquet")
+    group = pq.read_metadata(tmp_path / "flows.parquet").row_group(0).total_byte_size
+    monkeypatch.setattr(canonical, "ROW_GROUP_BYTES", group)
+    assert len(read_paths(tmp_path)[0]["flows"]) == 10
+    monkeypatch.setattr(canonical, "ROW_GROUP_BYTES", group - 1)
+    found, quarantine = read_paths(tmp_path)
+    assert not found
+    (record,) = quarantine.records
+    assert record.position == "row group 1"
+    assert "smaller row groups" in record.reason
+
+
+def test_rows_out_of_nothing_are_told_as_a_bomb_before_they_are_read(tmp_path, monkeypatch):
+    rows = pa.table({name: pa.repeat(pa.scalar(SIGNAL[name]), 300_000) for name in SIGNAL})
+    pq.write_table(rows, tmp_path / "signals.parquet")
+    (unit,) = discover([tmp_path]).units
+    assert sum(part.rows.num_rows for part in unit.read(Reading(Quarantine()))) == rows.num_rows
+    monkeypatch.setattr(canonical, "FREE_BYTES", 1 << 20)
+    found, quarantine = read_paths(tmp_path)
+    assert not found
+    (record,) = quarantine.records
+    assert "300000 rows" in record.reason
+    assert "decompression bomb" in record.reason
+
+
+def test_a_column_whose_name_is_no_text_is_damage(tmp_path):
+    pq.write_table(pa.Table.from_pylist([FLOW | {"odd_name": 1}]), tmp_path / "flows.parquet")
+    content = (tmp_path / "flows.parquet").read_bytes().replace(b"odd_name", b"odd\xffname")
+    (tmp_path / "flows.parquet").write_bytes(content)
+    found, quarantine = read_paths(tmp_path)
+    assert not found
+    assert "damaged Parquet" in quarantine.records[0].reason
 
 
 def test_a_column_of_another_kind_is_an_error_that_names_it(tmp_path):
@@ -144,6 +268,9 @@ def test_json_times_may_be_rfc_3339_or_microseconds(written):
         ({"bytes_in": -1}, "bytes_in"),
         ({"established": 1}, "established"),
         ({"remote_ip": 7}, "remote_ip"),
+        ({"remote_ip": "shop.example.com"}, "remote_ip: 'shop.example.com'"),
+        ({"local_ip": "10.0.0.300"}, "local_ip"),
+        ({"bytes_observability": 3}, "bytes_observability"),
         ({"flow_id": 2**63}, "flow_id"),
         ({"clock_skew_bound_s": "x"}, "clock_skew_bound_s"),
         ({"table": "bytes"}, "canonical table"),
@@ -181,4 +308,21 @@ def test_every_json_line_is_a_row_or_in_quarantine(lines):
 @given(content=st.binary(max_size=300))
 @settings(max_examples=80, deadline=None)
 def test_any_bytes_are_survived(content):
-    read_bytes(CanonicalNdjson(), content)
+    found, quarantine = read_bytes(CanonicalNdjson(), content + b"\n" + TEXT.encode())
+    assert len(found["flows"]) == 1
+    assert quarantine.total == sum(1 for line in content.split(b"\n") if line.strip())
+
+
+@given(content=st.binary(max_size=100), at=st.floats(0, 1))
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_among_parquets_values_are_survived(tmp_path, content, at):
+    """The damage may make another value of a value: every row comes or is put aside, or the file is told as damaged."""
+    path = tmp_path / "flows.parquet"
+    pq.write_table(pa.Table.from_pylist([FLOW] * 5), path)
+    whole = path.read_bytes()
+    index = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    start = 4 + int(at * (index - 4))
+    path.write_bytes(whole[:start] + content[: index - start] + whole[start + len(content[: index - start]) :])
+    found, quarantine = read_paths(path)
+    whole_file = any("damaged Parquet" in record.reason for record in quarantine.records)
+    assert whole_file or len(found["flows"]) + quarantine.total == 5

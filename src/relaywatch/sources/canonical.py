@@ -9,10 +9,12 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -21,22 +23,28 @@ from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import TABLES, TEXT, Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, TableName
-from relaywatch.sources.columns import LAST_SECOND
+from relaywatch.sources.columns import LAST_SECOND, canonical_address, canonical_addresses
+from relaywatch.sources.compression import FREE_BYTES, LARGEST_RATIO
 from relaywatch.sources.lines import blocks, shown
 from relaywatch.sources.reading import Head, Reading
 
 ROWS: Final = 65_536
 PROBED_LINES: Final = 20
+ROW_GROUP_BYTES: Final = 1 << 31
+"""Uncompressed; writers make row groups of some hundred MiB at most."""
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _NAMES: Final[tuple[TableName, ...]] = ("flows", "volumes", "signals", "inventory")
-_HIGHEST: Final = {
-    "direction_id": max(Direction),
-    "direction_observability": max(Observability),
-    "hostname_observability": max(Observability),
-    "bytes_observability": max(Observability),
-    "observability": max(Observability),
-    "kind": max(SignalKind),
+_MEANINGS: Final[dict[str, type[IntEnum]]] = {
+    "direction_id": Direction,
+    "direction_observability": Observability,
+    "hostname_observability": Observability,
+    "bytes_observability": Observability,
+    "observability": Observability,
+    "kind": SignalKind,
 }
+_ADDRESSES: Final = ("local_ip", "remote_ip")
+_DAMAGE: Final = (OSError, pa.ArrowException, UnicodeDecodeError)
+"""What pyarrow raises of a damaged file; the last where a column's name is no text."""
 _COUNTS: Final = (
     "bytes_out",
     "bytes_in",
@@ -74,7 +82,7 @@ class CanonicalParquet:
             return False
         try:
             return table_of(frozenset(pq.read_schema(head.path).names)) is not None
-        except (OSError, pa.ArrowException):
+        except _DAMAGE:
             return True
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
@@ -89,6 +97,7 @@ class CanonicalParquet:
             columns = [field.name for field in TABLES[table] if field.name in present]
             texts = [n for n in columns if TABLES[table].field(n).type == TEXT and _holds_text(stored.field(n))]
             with pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False) as file:
+                _check_expansion(path, file.metadata, TABLES[table])
                 size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
                 for rows in file.iter_batches(ROWS, columns=columns):
                     yield _fitted(table, rows, row, path, reading.quarantine)
@@ -96,15 +105,41 @@ class CanonicalParquet:
                     share = size * (row - 1) // rows_in_all
                     reading.progress(share - told)
                     told = share
-        except (OSError, pa.ArrowException) as error:
+        except _DAMAGE as error:
             raise SourceError(
                 path, f"damaged Parquet ({shown(error)}).", position=f"row {row}", remedy="Write the file again."
             ) from error
 
 
 def _holds_text(field: pa.Field) -> bool:
+    """Whether the column can be read as a dictionary, so that long text that repeats is in memory once."""
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
+    return any(
+        is_kind(kind)
+        for is_kind in (pa.types.is_string, pa.types.is_large_string, pa.types.is_binary, pa.types.is_large_binary)
+    )
+
+
+def _check_expansion(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -> None:
+    """Raises SourceError, before any row is read, where the file would fill memory or time as a bomb does."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    for number, group in enumerate(groups, 1):
+        if group.total_byte_size > ROW_GROUP_BYTES:
+            raise SourceError(
+                path,
+                f"a row group of {group.total_byte_size} bytes uncompressed, more than {ROW_GROUP_BYTES}.",
+                position=f"row group {number}",
+                remedy="Write the file again with smaller row groups.",
+            )
+    row_bits = sum(field.type.bit_width for field in schema)
+    expanded = max(sum(group.total_byte_size for group in groups), metadata.num_rows * row_bits // 8)
+    if expanded > FREE_BYTES and expanded > LARGEST_RATIO * path.stat().st_size:
+        raise SourceError(
+            path,
+            f"its {metadata.num_rows} rows expand to more than {LARGEST_RATIO} times the stored size, "
+            "as a decompression bomb does.",
+            remedy="Write it again without compression, in several files, if it is genuine.",
+        )
 
 
 def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:
@@ -133,36 +168,65 @@ def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, 
 def _cast(values: pa.Array, field: pa.Field, path: Path) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
     """The values in the field's type, and which of them do not fit it (these are null)."""
     try:
-        cast = _cast_all(values, field.type)
+        cast = _cast_all(values, field)
     except pa.ArrowNotImplementedError as error:
         raise SourceError(path, f"{field.name} is {values.type}, which cannot become {field.type}.") from error
     except pa.ArrowInvalid:
-        cast = pa.concat_arrays(_cast_halves(values, field.type))
+        cast = pa.concat_arrays(_cast_halves(values, field))
     unfit = np.asarray(pc.and_(pc.is_valid(values), pc.is_null(cast))) | _out_of_range(cast, field.name)
     if not field.nullable:
         unfit |= np.asarray(pc.is_null(cast))
     return cast, unfit
 
 
-def _cast_all(values: pa.Array, kind: pa.DataType) -> pa.Array:
-    if values.type == kind:
+def _cast_all(values: pa.Array, field: pa.Field) -> pa.Array:
+    if field.type == TEXT:
+        return _as_dictionary(values, canonical_addresses if field.name in _ADDRESSES else None)
+    if values.type == field.type:
         return values
-    if pa.types.is_dictionary(kind):
-        if pa.types.is_dictionary(values.type):
-            values = values.dictionary_decode()
-        return values.cast(pa.string()).dictionary_encode()
-    return values.cast(options=pc.CastOptions(target_type=kind, allow_time_truncate=True))
+    return values.cast(options=pc.CastOptions(target_type=field.type, allow_time_truncate=True))
 
 
-def _cast_halves(values: pa.Array, kind: pa.DataType) -> list[pa.Array]:
+def _as_dictionary(values: pa.Array, canonical: Callable[[pl.Series], pl.Series] | None) -> pa.DictionaryArray:
+    """Text with each entry once, as `canonical` has it; null where an entry is no UTF-8 or has no canonical text.
+
+    Only the entries are converted, never the rows: a long text that repeats stays one.
+    """
+    encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    entries = _decoded(encoded.dictionary)
+    if canonical is not None:
+        entries = canonical(pl.Series(entries, dtype=pl.String)).to_arrow().cast(pa.string())
+    distinct = entries.drop_null().unique()
+    indices = pc.index_in(entries, value_set=distinct).take(encoded.indices)
+    return pa.DictionaryArray.from_arrays(indices, distinct)
+
+
+def _decoded(entries: pa.Array) -> pa.Array:
+    """The entries as text; null where the bytes are no UTF-8, which Parquet does not check."""
+    try:
+        texts = entries.cast(pa.string())
+        texts.validate(full=True)
+    except pa.ArrowInvalid:
+        return pa.array([_utf8(entry) for entry in entries.cast(pa.binary()).to_pylist()], pa.string())
+    return texts
+
+
+def _utf8(entry: bytes | None) -> str | None:
+    try:
+        return None if entry is None else entry.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _cast_halves(values: pa.Array, field: pa.Field) -> list[pa.Array]:
     """Casts what can be cast, and gives null for the single values that cannot."""
     try:
-        return [_cast_all(values, kind)]
+        return [_cast_all(values, field)]
     except pa.ArrowInvalid:
         if len(values) == 1:
-            return [pa.nulls(1, kind)]
+            return [pa.nulls(1, field.type)]
         half = len(values) // 2
-        return [*_cast_halves(values.slice(0, half), kind), *_cast_halves(values.slice(half), kind)]
+        return [*_cast_halves(values.slice(0, half), field), *_cast_halves(values.slice(half), field)]
 
 
 def _out_of_range(values: pa.Array, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -170,8 +234,9 @@ def _out_of_range(values: pa.Array, name: str) -> np.ndarray[Any, np.dtype[np.bo
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.int64())
         outside = pc.or_(pc.less(values, 0), pc.greater(values, LAST_SECOND * 1_000_000))
-    elif name in _HIGHEST:
-        outside = pc.greater(values, int(_HIGHEST[name]))
+    elif name in _MEANINGS:
+        members = pa.array([int(member) for member in _MEANINGS[name]], values.type)
+        outside = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, value_set=members)))
     elif name in _COUNTS:
         outside = pc.less(values, 0)
     else:
@@ -257,6 +322,13 @@ def _as_text(value: object) -> str:
     return value
 
 
+def _as_address(value: object) -> str:
+    address = canonical_address(_as_text(value))
+    if address is None:
+        raise ValueError
+    return address
+
+
 def _as_bool(value: object) -> bool:
     if not isinstance(value, bool):
         raise TypeError
@@ -287,7 +359,7 @@ def _whole(value: object, lowest: int, highest: int) -> int:
 def _converter(field: pa.Field) -> Callable[[Any], Any]:
     """How a JSON value becomes a value of the column; raises where it does not fit."""
     if field.type == TEXT:
-        return _as_text
+        return _as_address if field.name in _ADDRESSES else _as_text
     if pa.types.is_boolean(field.type):
         return _as_bool
     if pa.types.is_floating(field.type):
@@ -297,7 +369,9 @@ def _converter(field: pa.Field) -> Callable[[Any], Any]:
     signed = pa.types.is_signed_integer(field.type)
     bits = field.type.bit_width - signed
     lowest = -(2**bits) if signed and field.name not in _COUNTS else 0
-    highest = int(_HIGHEST.get(field.name, 2**bits - 1))
+    highest = 2**bits - 1
+    if (meaning := _MEANINGS.get(field.name)) is not None:
+        return lambda value: int(meaning(_whole(value, lowest, highest)))
     return lambda value: _whole(value, lowest, highest)
 
 

@@ -35,11 +35,12 @@ def canonical_addresses(series: pl.Series) -> pl.Series:
     unusual = series.filter(series.is_not_null() & ~series.str.contains(_IPV4)).unique()
     if unusual.is_empty():
         return series
-    known = {value: _address(value) for value in unusual.to_list()}
+    known = {value: canonical_address(value) for value in unusual.to_list()}
     return series.replace(list(known), list(known.values()))
 
 
-def _address(value: str) -> str | None:
+def canonical_address(value: str) -> str | None:
+    """One IP address as canonical_addresses has it; None where it is none."""
     try:
         address = ipaddress.ip_address(value.partition("%")[0])
     except ValueError:
