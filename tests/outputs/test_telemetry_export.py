@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from relaywatch.model.errors import ExportError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import Direction, Observability
 from relaywatch.model.tables import Batch, batch
@@ -235,6 +236,32 @@ def test_nothing_in_gives_nothing_out(tmp_path):
     assert export([], ExportFormat.PARQUET, tmp_path) == []
     assert export([], ExportFormat.PCAPDROID_CSV, tmp_path) == []
     assert export([], ExportFormat.PCAPDROID_PCAP, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("fmt", "lacking", "named"),
+    [
+        (ExportFormat.PCAPDROID_CSV, {"local_ip": None}, "both addresses"),
+        (ExportFormat.PCAPDROID_CSV, {"remote_ip": None}, "both addresses"),
+        (ExportFormat.PCAPDROID_PCAP, {"local_ip": None}, "both addresses"),
+        (ExportFormat.PCAPDROID_PCAP, {"remote_port": None}, "both ports"),
+        (ExportFormat.PCAPDROID_PCAP, {"protocol_num": 1}, "TCP or UDP"),
+    ],
+)
+def test_flows_that_the_format_cannot_carry_at_all_are_told_with_a_way_out(tmp_path, fmt, lacking, named):
+    parts = [label(), table("flows", [DIALLED | lacking, ACCEPTED | lacking]), volumes()]
+    with pytest.raises(ExportError, match=rf"none of the 2 flows .*{named}.*--to ndjson") as told:
+        export(parts, fmt, tmp_path / "made")
+    assert str(fmt) in str(told.value)
+    assert list((tmp_path / "made").iterdir()) == []
+
+
+@pytest.mark.parametrize("fmt", [ExportFormat.PCAPDROID_CSV, ExportFormat.PCAPDROID_PCAP])
+def test_flows_without_addresses_are_left_out_beside_others(tmp_path, fmt):
+    (path,) = export([table("flows", [DIALLED, ACCEPTED | {"local_ip": None}])], fmt, tmp_path)
+    found = [row for row in read(tmp_path)["flows"] if row["remote_port"] != 53]
+    same(found, [DIALLED], *TUPLE)
+    assert path.stem == "phone-7"
 
 
 def test_the_batches_are_taken_as_a_stream(tmp_path):

@@ -30,3 +30,7 @@ class SettingError(RelaywatchError):
 
 class ExceptionFileError(RelaywatchError):
     """A file of documented exceptions cannot be used."""
+
+
+class ExportError(RelaywatchError):
+    """The telemetry lacks what the format to be written cannot do without."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
+from relaywatch.model.errors import ExportError
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
@@ -38,10 +39,41 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
 }
 
 
+_NEEDS: Final = {
+    ExportFormat.PCAPDROID_CSV: "both addresses",
+    ExportFormat.PCAPDROID_PCAP: "TCP or UDP with both addresses and both ports",
+}
+"""What a flow needs to be carried by the formats that make a file only where a device has such a flow."""
+
+
 def export(batches: Iterable[Batch], fmt: ExportFormat, folder: Path) -> list[Path]:
     """Write the batches into `folder` (made if missing; files of the same names are replaced); returns the files.
 
-    What the format cannot carry is left out. Raises OSError where the folder cannot be written.
+    What the format cannot carry is left out. Raises ExportError where that is every flow there is, and OSError where
+    the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    return _WRITERS[fmt](batches, folder)
+    flows = _Counted(batches)
+    written = _WRITERS[fmt](flows, folder)
+    if flows.count and not written and fmt in _NEEDS:
+        raise ExportError(
+            f"nothing to write as {fmt}: none of the {flows.count} flows has what the format needs ({_NEEDS[fmt]}). "
+            "Export telemetry that has them, or use --to ndjson or parquet, which carry everything."
+        )
+    return written
+
+
+class _Counted:
+    """The batches as a stream, with how many flows went by."""
+
+    __slots__ = ("_batches", "count")
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self._batches = batches
+        self.count = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        for part in self._batches:
+            if part.table == "flows":
+                self.count += part.rows.num_rows
+            yield part
