@@ -5,7 +5,7 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from unit_reads import read_paths, shared
 
@@ -226,13 +226,20 @@ def test_every_line_is_a_flow_or_in_quarantine(tmp_path, lines):
     assert len(rows["flows"]) + quarantine.total == sum(1 for line in lines if line.removesuffix("\r"))
 
 
-@given(content=st.binary(max_size=300))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_bytes_in_any_of_the_files_are_survived(tmp_path, content):
-    for name in ("flows.csv", "context.json", "bins.parquet"):
-        folder = trace(tmp_path / "T7")
-        (folder / name).write_bytes(content)
-        read_paths(folder)
+@pytest.mark.parametrize(
+    ("name", "lost"),
+    [("flows.csv", {"flows", "volumes"}), ("context.json", {"signals", "inventory"}), ("bins.parquet", {"volumes"})],
+)
+@given(content=st.binary(min_size=1, max_size=300).filter(lambda content: b"{" not in content))
+@example(content=b"null")
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_bytes_in_any_of_the_files_are_survived(tmp_path, name, lost, content):
+    folder = trace(tmp_path / "T7")
+    whole, _ = read_paths(folder)
+    (folder / name).write_bytes(content)
+    rows, quarantine = read_paths(folder)
+    assert {table for table in whole if not rows[table]} == lost
+    assert {record.source for record in quarantine.records} == {str(folder / name)}
 
 
 def test_the_real_traces_are_read_whole():

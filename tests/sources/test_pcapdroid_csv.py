@@ -154,5 +154,14 @@ def test_every_line_is_a_flow_or_in_quarantine(lines):
 @given(content=st.binary(max_size=400))
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_after_the_header_are_survived(content):
-    read_bytes(PcapdroidCsv(), HEADER.encode() + b"\n" + content)
-    read_bytes(PcapdroidCsv(), content)
+    rows, quarantine = read_bytes(PcapdroidCsv(), b"\n".join((HEADER.encode(), content, LINE.encode())))
+    assert len(rows["flows"]) == 1
+    assert quarantine.total == sum(1 for line in content.split(b"\n") if line.removesuffix(b"\r"))
+
+
+@given(content=st.binary(min_size=1, max_size=400))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_without_the_header_are_told_as_such(content):
+    rows, quarantine = read_bytes(PcapdroidCsv(), content)
+    assert not rows
+    assert [(record.position, "header" in record.reason) for record in quarantine.records] == [("line 1", True)]

@@ -328,12 +328,33 @@ def test_every_json_line_is_a_flow_or_in_quarantine(lines):
     assert len(rows["flows"]) + quarantine.total == len(lines)
 
 
-@given(content=st.binary(max_size=500))
+def records_in(content: bytes) -> int:
+    """Lines that are neither empty nor a header's."""
+    return sum(1 for line in content.split(b"\n") if line.removesuffix(b"\r") and not line.startswith(b"#"))
+
+
+@given(content=st.binary(max_size=500).filter(lambda content: b"{" not in content))
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_are_survived(content):
-    read_bytes(ZeekConn(), content)
-    read_bytes(ZeekConn(), header("conn", FIELDS).encode() + content)
-    read_bytes(ZeekSocks(), header("socks", SOCKS).encode() + content)
+    for before, after, good in (
+        (b"", b"", 0),
+        (header("conn", FIELDS).encode(), b"\n" + log(RECORD), 1),
+    ):
+        rows, quarantine = read_bytes(ZeekConn(), before + content + after)
+        assert len(rows["flows"]) == good
+        assert quarantine.total == records_in(content)
+    rows, quarantine = read_bytes(ZeekSocks(), header("socks", SOCKS).encode() + content)
+    assert len(rows["signals"]) + quarantine.total == records_in(content)
+
+
+@given(content=st.binary(max_size=500))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_where_json_is_expected_are_told(content):
+    told = sum(1 for line in content.split(b"\n") if line.strip() and not line.startswith(b"#"))
+    start = (as_json(RECORD) + "\n").encode()
+    rows, quarantine = read_bytes(ZeekConn(), start + content.replace(b"#", b"x"))
+    assert len(rows["flows"]) == 1
+    assert quarantine.total >= told
 
 
 def test_real_logs_are_read_whole():

@@ -132,7 +132,10 @@ def _load(path: Path, reading: Reading) -> object:
         with open_content(path, reading.progress) as stream:
             content = stream.read(CONTEXT_BYTES + 1)
         if len(content) <= CONTEXT_BYTES:
-            return cast("object", json.loads(content))
+            loaded = cast("object", json.loads(content))
+            if loaded is None:
+                reading.quarantine.add(str(path), "file", "holds nothing but a JSON null")
+            return loaded
         reading.quarantine.add(str(path), "file", f"longer than {CONTEXT_BYTES} bytes")
     except SourceError as error:
         reading.quarantine.add(str(path), error.position or "file", error.reason)
