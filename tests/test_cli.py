@@ -84,6 +84,24 @@ class TestStatus:
         assert "2 relays" in out
         assert run("hunt", relays, "--json")[:2] == (Exit.PARTIAL, whole)
 
+    @pytest.mark.parametrize("form", [[], ["--json"], ["--ocsf"]])
+    def test_what_was_not_read_is_told_beside_every_output_and_never_in_it(self, run, relays, form):
+        before = run("hunt", relays, *form)
+        assert before[2] == ""
+        for _ in range(23):
+            damaged(relays)
+        (relays.parent / "notes.txt").write_text("nothing that anyone could read\n")
+        status, out, err = run("hunt", relays.parent, *form)
+        lines = err.splitlines()
+        assert status == Exit.PARTIAL
+        assert len(lines) == 22
+        assert all(line.startswith(f"relaywatch: put aside: {relays}, line ") for line in lines[:20])
+        assert lines[20:] == [
+            "relaywatch: put aside: 3 more damaged records",
+            "relaywatch: not read: 1 path not recognised",
+        ]
+        assert form == [] or out == before[1]
+
     def test_damaged_records_without_findings_are_not_called_nothing(self, run, nothing):
         assert run("hunt", damaged(nothing))[0] == Exit.PARTIAL
 
@@ -99,6 +117,10 @@ class TestStatus:
             (["hunt", "{folder}/records.ndjson", "--exceptions", "{folder}/missing.toml"], "cannot be opened"),
             (["hunt", "{folder}/records.ndjson", "--exceptions", "{folder}/bad.toml"], "bad.toml"),
             (["hunt", "{folder}/records.ndjson", "--html", "{folder}/no/such/page.html"], "cannot be written"),
+            (["hunt", "{folder}/missing.pcap", "--html", "{folder}/no/page.html"], "cannot be written"),
+            (["hunt", "{folder}/missing.pcap", "--html", "{folder}/notes.txt/page.html"], "is no folder"),
+            (["hunt", "{folder}/missing.pcap", "--html", "{folder}/empty"], "this is a folder"),
+            (["export", "{folder}/empty", "--to", "ndjson", "--out", "{folder}/out"], "holds no telemetry"),
             (["export", "{folder}/missing", "--to", "ndjson", "--out", "{folder}/out"], "does not exist"),
             (["export", "{folder}/records.ndjson", "--to", "ndjson", "--out", "{folder}/notes.txt"], "notes.txt"),
             (["settings", "--set", "Nothing=1"], "no setting 'Nothing'"),
@@ -202,6 +224,15 @@ class TestOutput:
         assert len(out.splitlines()) == 2
         assert page.read_text(encoding="utf-8").lower().startswith("<!doctype html>")
 
+    def test_findings_are_out_before_a_page_that_fails(self, run, relays, monkeypatch, tmp_path):
+        def fails(*_: object) -> None:
+            raise OSError(28, "No space left on device", "report.html")
+
+        monkeypatch.setattr(cli, "write_report", fails)
+        status, out, err = run("hunt", relays, "--html", tmp_path / "report.html", "--json")
+        assert (status, len(out.splitlines())) == (Exit.UNUSABLE, 2)
+        assert err == "relaywatch: report.html: No space left on device.\n"
+
     def test_settings_and_their_origin_reach_the_finding(self, run, relays, tmp_path):
         file = tmp_path / "site.toml"
         file.write_text('[settings]\nAllowedAppList = ["com.example.app"]\n')
@@ -260,12 +291,19 @@ class TestExplain:
         assert run("explain", identity[:8])[0] == Exit.UNUSABLE
         assert run("explain", identity[:8], "--from", saved)[0] == 0
 
-    @pytest.mark.parametrize("wanted", ["zzzz", "", "a"])
-    def test_unknown_or_too_short_id_names_those_there_are(self, run, relays, wanted):
+    @pytest.mark.parametrize(
+        ("wanted", "part"),
+        [
+            ("zzzz", "names 0 findings, not one"),
+            ("", "give at least 4 characters"),
+            ("a", "give at least 4 characters"),
+        ],
+    )
+    def test_unknown_or_too_short_id_names_those_there_are(self, run, relays, wanted, part):
         known = json.loads(run("hunt", relays, "--json")[1].splitlines()[0])["finding_id"]
         status, out, err = run("explain", wanted)
         assert (status, out) == (Exit.UNUSABLE, "")
-        assert "findings, not one" in err
+        assert part in err
         assert known[:8] in err
 
     def test_ambiguous_id_is_refused(self, run, relays, tmp_path):
@@ -332,8 +370,22 @@ class TestOtherCommands:
                 theirs["evidence"][0]["statement"],
             )
 
-    def test_export_of_damaged_telemetry_says_so(self, run, relays, tmp_path):
-        assert run("export", damaged(relays), "--to", "ndjson", "--out", tmp_path / "out")[0] == Exit.PARTIAL
+    def test_export_tells_what_it_could_not_read_and_leaves_it_out(self, run, relays, tmp_path):
+        folder = tmp_path / "telemetry"
+        folder.mkdir()
+        damaged(relays.rename(folder / relays.name))
+        (folder / "no\x1b[2Jtes.txt").write_text("nothing that anyone could read\n")
+        status, out, err = run("export", folder, "--to", "ndjson", "--out", tmp_path / "out")
+        aside, unread = err.splitlines()
+        assert status == Exit.PARTIAL
+        assert [Path(line).parent for line in out.splitlines()] == [tmp_path / "out"]
+        assert aside.startswith(f"relaywatch: put aside: {folder / relays.name}, line ")
+        assert unread == f"relaywatch: not read: {folder}/no\\x1b[2Jtes.txt: of no known format"
+
+    def test_export_of_nothing_known_makes_no_folder(self, run, tmp_path):
+        (tmp_path / "notes.txt").write_text("nothing that anyone could read\n")
+        assert run("export", tmp_path, "--to", "ndjson", "--out", tmp_path / "out")[0] == Exit.UNUSABLE
+        assert not (tmp_path / "out").exists()
 
 
 class TestProcess:

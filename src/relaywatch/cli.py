@@ -25,8 +25,10 @@ from relaywatch import __version__
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
 from relaywatch.engines.local import Hunt, HuntResult, hunt
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
-from relaywatch.model.errors import RelaywatchError
+from relaywatch.model.errors import RelaywatchError, SourceError
 from relaywatch.model.finding import Finding
+from relaywatch.model.quarantine import Quarantine
+from relaywatch.outputs.account import hunt_account, quarantine_account, unread_account
 from relaywatch.outputs.explanation import explain
 from relaywatch.outputs.html import write_report
 from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
@@ -142,20 +144,34 @@ def hunt_command(
     """
     if as_json and as_ocsf:
         raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
+    if html is not None:
+        _check_page(html)
     settings = load(settings_file, overrides or ())
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     with _Bar(Console(stderr=True)) as bar:
         result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar))
     _remember(result.findings)
-    if html is not None:
-        write_report(result.findings, result.summary, html)
     if as_json:
         write_ndjson(result.findings, sys.stdout)
     elif as_ocsf:
         write_ocsf(result.findings, sys.stdout)
     else:
         render(result.findings, result.summary, _Output())
+    for line in hunt_account(result.summary):
+        _tell(line)
+    if html is not None:
+        write_report(result.findings, result.summary, html)
     raise typer.Exit(_status(result))
+
+
+def _check_page(path: Path) -> None:
+    """Refuse a page that can never be written before hours of reading, not after."""
+    if path.is_dir():
+        raise RelaywatchError(f"{path}: the report cannot be written: this is a folder. Give a file's path.")
+    if not path.parent.is_dir():
+        raise RelaywatchError(
+            f"{path}: the report cannot be written: {path.parent} is no folder. Make it, or choose another path."
+        )
 
 
 def _status(result: HuntResult) -> Exit:
@@ -189,9 +205,14 @@ def explain_command(
 
 
 def _chosen(wanted: str, findings: list[Finding], path: Path) -> Finding:
+    known = ", ".join(finding.finding_id[:8] for finding in findings[:20]) or "none"
+    if len(wanted) < SHORTEST_ID:
+        raise RelaywatchError(
+            f"{path}: {wanted!r} is too short for an id: give at least {SHORTEST_ID} characters. "
+            f"Findings here: {known}."
+        )
     matches = [finding for finding in findings if finding.finding_id.startswith(wanted.lower())]
-    if len(wanted) < SHORTEST_ID or len(matches) != 1:
-        known = ", ".join(finding.finding_id[:8] for finding in findings[:20]) or "none"
+    if len(matches) != 1:
         raise RelaywatchError(f"{path}: {wanted!r} names {len(matches)} findings, not one. Findings here: {known}.")
     return matches[0]
 
@@ -234,15 +255,21 @@ def export_command(
     folder: Annotated[Path, typer.Option("--out", help="Folder to write into")],
     device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
 ) -> None:
-    """Write telemetry in another format, as that format's tool would have recorded it."""
-    from relaywatch.model.quarantine import Quarantine
+    """Write telemetry in another format, as that format's tool would have recorded it.
 
+    Exit status: 0 all written, 2 unusable input, 3 some records could not be read.
+    """
+    discovery = discover(paths)
+    if not discovery.units:
+        raise SourceError(paths[0], "holds no telemetry in a known format.", remedy="See docs/quick-start.md.")
     quarantine = Quarantine()
     reading = Reading(quarantine, device)
-    units = discover(paths).units
-    written = export((batch for unit in units for batch in unit.read(reading)), form, folder)
+    written = export((batch for unit in discovery.units for batch in unit.read(reading)), form, folder)
     for path in written:
         typer.echo(path)
+    unread = [(str(entry.path), entry.reason) for entry in discovery.unrecognised]
+    for line in (*quarantine_account(quarantine), *unread_account(unread)):
+        _tell(line)
     raise typer.Exit(Exit.PARTIAL if quarantine.total else Exit.NOTHING_FOUND)
 
 
