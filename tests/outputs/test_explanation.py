@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 
 import pytest
 from findings_examples import example, examples, hostile
 from rich.console import Console
 
-from relaywatch.model.finding import Bridge, Finding, Topology
-from relaywatch.outputs.explanation import explain
+from relaywatch.model.finding import Bridge, Finding, Topology, Verdict
+from relaywatch.outputs.explanation import SHOWN_BRIDGES, explain
 
 
 def explained(finding: Finding, *, width: int = 160) -> str:
@@ -57,13 +58,42 @@ def test_every_listed_bridge_shows_both_legs_lag_ratios_and_records() -> None:
 
 def test_bridges_beyond_the_list_are_counted() -> None:
     finding = example(Topology.TUNNEL, sessions=214)
-    assert "14 weaker bridges not listed" in explained(finding)
+    assert "194 weaker bridges not shown; 194 of them in explain --json" in explained(finding)
+    assert explained(finding).split("\nBridges")[1].split("\nContext")[0].count("203.0.113[.]") == SHOWN_BRIDGES
+
+
+def test_no_record_is_listed_twice() -> None:
+    tunnel = example(Topology.TUNNEL, sessions=12)
+    records = [tunnel.client_legs[0].record] * 5
+    twice = [item.model_copy(update={"records": records, "record_count": 5}) for item in tunnel.evidence[:1]]
+    text = explained(tunnel.model_copy(update={"evidence": twice}))
+    assert "records: edge/conn.log:11\n" in re.sub(" +\n", "\n", text)
+    assert len(re.findall(r"conn\.log:11\b", text)) == 2
+    assert "as above" in text
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, 1e308])
+def test_a_number_out_of_bounds_does_not_break_the_page(number: float) -> None:
+    plain = example(Topology.ACCEPTED, sessions=3)
+    evidence = [item.model_copy(update={"value": number, "log_likelihood_ratio": number}) for item in plain.evidence]
+    context = [fact.model_copy(update={"value": number}) for fact in plain.context]
+    bridges = [
+        row.model_copy(update={"lag_s": number, "upstream_ratio": number, "log_likelihood_ratio": number})
+        for row in plain.bridge_list
+    ]
+    update = {"evidence": evidence, "context": context, "bridge_list": bridges, "score": number}
+    assert "The sum" in explained(plain.model_copy(update=update))
+
+
+def test_a_suspected_relay_says_why() -> None:
+    finding = example(Topology.BACK_CONNECT, verdict=Verdict.SUSPECTED_RELAY, sessions=3)
+    assert "why suspected: the evidence together gives less than 95 %" in explained(finding)
 
 
 def test_a_bridge_without_its_legs_does_not_break_the_page() -> None:
     stray = Bridge(client=900, target=901, lag_s=0, upstream_ratio=None, downstream_ratio=None, log_likelihood_ratio=1)
     finding = example(Topology.ACCEPTED, sessions=2)
-    assert "1 weaker bridge not listed" in explained(
+    assert "1 weaker bridge not shown" in explained(
         finding.model_copy(update={"bridge_list": [finding.bridge_list[0], stray]})
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from datetime import timedelta
@@ -138,6 +139,30 @@ def test_other_sides_names_are_defanged(report: str) -> None:
     words = Page(report).words
     assert not re.search(r"(?<!com\.)(?<!\[)\bexample\.(com|net|org)\b", words)
     assert "203.0.113.4" not in words
+
+
+def test_first_steps_are_defanged_and_break_anywhere() -> None:
+    plain = example(Topology.BACK_CONNECT)
+    path = "cases/" + "unbroken_" * 40 + ".csv"
+    steps = [f"Keep {path}.", "Block 198.51.100.71:8081 (super.node.example)."]
+    page = render_report(
+        [plain.model_copy(update={"response": plain.response.model_copy(update={"contain": steps})})], HuntSummary()
+    )
+    assert "Block 198.51.100[.]71:8081 (super.node[.]example)." in Page(page).words
+    assert re.search(r"\.cols li[^{]*\{[^}]*overflow-wrap: anywhere", page)
+    assert path in page
+
+
+def test_a_suspected_relay_says_why_and_apps_that_no_source_names_are_unknown(report: str) -> None:
+    assert "Why only suspected: the evidence together gives less than 95 %." in Page(report).words
+    assert "On 2 devices, apps unknown." in Page(render_report([], HuntSummary(devices=2))).words
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan])
+def test_a_number_out_of_bounds_does_not_break_the_page(number: float) -> None:
+    plain = example(Topology.TUNNEL)
+    evidence = [item.model_copy(update={"value": number, "log_likelihood_ratio": number}) for item in plain.evidence]
+    assert "Easy Earn" in _finding_page(plain.model_copy(update={"evidence": evidence, "score": number}))
 
 
 def test_an_empty_hunt_does_not_say_clean() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 
 import pytest
 from findings_examples import example, example_summary, examples, hostile
@@ -10,11 +11,34 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from relaywatch.model.finding import App, Destination, Finding, Topology, Verdict
+from relaywatch.attack.requirements import log_sources_for
+from relaywatch.detection import verdict as verdict_module
+from relaywatch.model.finding import (
+    App,
+    ContextFact,
+    Destination,
+    Evidence,
+    Finding,
+    NotObservable,
+    SettingUse,
+    Topology,
+    Verdict,
+)
 from relaywatch.model.quarantine import Quarantine
+from relaywatch.outputs import text as text_module
 from relaywatch.outputs.summary import HuntSummary, NotJudged
 from relaywatch.outputs.terminal import render
-from relaywatch.outputs.text import defang, duration, factor, percent, printable, size
+from relaywatch.outputs.text import (
+    context_line,
+    defang,
+    duration,
+    factor,
+    percent,
+    printable,
+    size,
+    step,
+    why_suspected,
+)
 
 
 def shown(findings: list[Finding], summary: HuntSummary, *, width: int = 80, colour: bool = False) -> str:
@@ -105,6 +129,96 @@ def test_an_expired_exception_is_said() -> None:
     assert "EX-12 of network team, EXPIRED 2026-09-30" in shown(
         [finding.model_copy(update={"exception": expired})], example_summary()
     )
+
+
+def test_a_panel_names_the_finding_and_the_command_that_explains_it() -> None:
+    finding = example(Topology.TUNNEL).model_copy(update={"finding_id": "7ef4e5aa0123456789"})
+    assert "7ef4e5aa  (relaywatch explain 7ef4e5aa)" in shown([finding], example_summary())
+
+
+def test_where_no_source_names_apps_their_number_is_unknown_and_not_zero() -> None:
+    line = shown([], HuntSummary(devices=2)).splitlines()[0]
+    assert line.endswith("on 2 devices, apps unknown")
+    assert shown([], HuntSummary()).splitlines()[0].endswith("in 0 apps on 0 devices")
+
+
+def test_context_says_once_which_sessions_it_is_about() -> None:
+    facts = [
+        ContextFact(
+            name="a", value=0.03, unit="", statement=f"3% of the bridged sessions {state}", observability="observed"
+        )
+        for x in ("began while the app was on screen", "began with the screen on")
+    ]
+    unseen = ContextFact(name="keyguard locked", value=None, unit="", statement="?", observability="not_observable")
+    line = context_line(example(Topology.TUNNEL).model_copy(update={"context": [*facts, unseen]}))
+    assert line == (
+        "of the bridged sessions 3% began while the app was on screen, 3% began with the screen on; "
+        "not observable: keyguard locked"
+    )
+
+
+def _suspected(
+    *, sessions: float = 9, ratio: float = 20.0, unfed: float = 0.0, spread: float = 0.5, gaps: tuple[str, ...] = ()
+) -> Finding:
+    def item(kind: str, name: str, log_ratio: float, value: float | None = None) -> Evidence:
+        return Evidence(kind=kind, name=name, statement="", value=value, log_likelihood_ratio=log_ratio)
+
+    def setting(name: str, value: str) -> SettingUse:
+        return SettingUse(name=name, value=value, default=value, origin="default", attack=True)
+
+    return example(Topology.TUNNEL, verdict=Verdict.SUSPECTED_RELAY).model_copy(
+        update={
+            "probability": 0.999,
+            "evidence": [
+                item("tunnelling", "link mirrors targets", ratio, sessions),
+                item("tunnelling", "link sends what it is fed", unfed, 0.9),
+                item("spread", "unrelated destinations", spread, 4.0),
+            ],
+            "settings": [setting("RelaySessionThreshold", "4"), setting("FalseAlarmsPerAppDay", "1e-05")],
+            "not_observable": [NotObservable(field=gap, reason="", cost="", remedy="") for gap in gaps],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("finding", "why"),
+    [
+        (_suspected(gaps=("app", "bytes")), "no app identity"),
+        (_suspected(gaps=("bytes",)), "bytes are estimated or missing"),
+        (_suspected(spread=-2.0), "the evidence rests on one destination"),
+        (_suspected(sessions=3), "3 sessions, fewer than RelaySessionThreshold (4)"),
+        (_suspected(ratio=9.0, unfed=3.0), "evidence +9.00 is below the false-alarm bar +11.51 (FalseAlarmsPerAppDay)"),
+        (_suspected(unfed=-12.0), "evidence +8.00 is below the false-alarm bar +11.51 (FalseAlarmsPerAppDay)"),
+        (_suspected(sessions=3, gaps=("app",)), "no app identity; 3 sessions, fewer than RelaySessionThreshold (4)"),
+        (_suspected().model_copy(update={"probability": 0.7}), "the evidence together gives less than 95 %"),
+        (_suspected(), "too few sessions within ByteSymmetryTolerance"),
+    ],
+)
+def test_a_suspected_relay_says_why_it_is_not_called_a_relay(finding: Finding, why: str) -> None:
+    assert why_suspected(finding) == why
+    assert "why suspected" in shown([finding], example_summary())
+    assert why_suspected(finding.model_copy(update={"verdict": Verdict.RELAY})) == ""
+
+
+def test_the_bounds_of_a_suspicion_are_those_of_detection() -> None:
+    assert text_module.RELAY_PROBABILITY == verdict_module.RELAY_PROBABILITY
+    assert {name for name in text_module.CORE_EVIDENCE if log_sources_for(name)} == text_module.CORE_EVIDENCE
+
+
+def test_a_first_step_is_defanged_as_everything_else() -> None:
+    finding = example(Topology.BACK_CONNECT)
+    given = "Block 198.51.100.71:8081 (super.node.example), not 198.51.100.7 or /logs/x198.51.100.71."
+    assert step(given, finding) == (
+        "Block 198.51.100[.]71:8081 (super.node[.]example), not 198.51.100.7 or /logs/x198.51.100.71."
+    )
+
+
+@pytest.mark.parametrize("number", [math.inf, -math.inf, math.nan, 1e308])
+def test_a_number_out_of_bounds_does_not_break_a_panel(number: float) -> None:
+    plain = example(Topology.TUNNEL)
+    evidence = [item.model_copy(update={"value": number, "log_likelihood_ratio": number}) for item in plain.evidence]
+    assert "Easy Earn" in shown([plain.model_copy(update={"evidence": evidence, "score": number})], example_summary())
+    assert "Easy Earn" in shown([_suspected(sessions=number, ratio=number)], example_summary())
 
 
 def test_what_was_read_put_aside_and_not_judged_is_said() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -20,6 +19,7 @@ from relaywatch.outputs.text import (
     defang,
     endpoint,
     factor,
+    odds,
     percent,
     plural,
     printable,
@@ -28,9 +28,10 @@ from relaywatch.outputs.text import (
     size,
     utc,
     where,
+    why_suspected,
 )
 
-SHOWN_BRIDGES: Final = 200
+SHOWN_BRIDGES: Final = 20
 
 
 def explain(finding: Finding, console: Console) -> None:
@@ -38,6 +39,8 @@ def explain(finding: Finding, console: Console) -> None:
     title = f"{VERDICT_TEXT[finding.verdict]}, {percent(finding.probability)}"
     console.print(Text.assemble((f"{title}: ", "bold"), f"{app_name(finding)} on {printable(finding.device.uid)}"))
     console.print(Text(sentence(finding)))
+    if why := why_suspected(finding):
+        console.print(Text(f"why suspected: {why}"))
     console.print(Text(f"finding {printable(finding.finding_id)} by {printable(finding.producer)}", "dim"))
     sections = (
         ("Evidence, strongest first", _evidence(finding)),
@@ -84,20 +87,20 @@ def _evidence_lines(item: Evidence, origins: dict[str, str]) -> Iterator[Text]:
     if item.records:
         more = item.record_count - len(item.records)
         rest = f" and {more:,} more" if more > 0 else ""
-        yield Text(f"records: {', '.join(map(where, item.records))}{rest}", "dim")
+        yield Text(f"records: {', '.join(dict.fromkeys(map(where, item.records)))}{rest}", "dim")
 
 
 def _sum(finding: Finding) -> Table:
     table = _table("step", "log odds", "odds", numeric=frozenset({"log odds", "odds"}))
     running = prior_log_odds(finding)
-    table.add_row("prior: before any evidence", signed(running), f"{math.exp(min(running, 700)):.3g}")
+    table.add_row("prior: before any evidence", signed(running), f"{odds(running):.3g}")
     for item in finding.evidence:
         running += item.log_likelihood_ratio
         name = f"{signed(item.log_likelihood_ratio)}  {printable(item.kind)}, {printable(item.name)}"
-        table.add_row(Text(name), signed(running), f"{math.exp(min(running, 700)):.3g}")
+        table.add_row(Text(name), signed(running), f"{odds(running):.3g}")
     table.add_section()
-    table.add_row("score", signed(finding.score), f"{math.exp(min(finding.score, 700)):.3g}")
-    plain = 1 / (1 + math.exp(-max(min(finding.score, 700.0), -700.0)))
+    table.add_row("score", signed(finding.score), f"{odds(finding.score):.3g}")
+    plain = 1 / (1 + odds(-finding.score))
     calibrated = "" if abs(plain - finding.probability) < 0.001 else f", calibrated from {percent(plain)}"
     table.add_row(f"probability {percent(finding.probability)}{calibrated}", "", "")
     return table
@@ -107,18 +110,26 @@ def _bridges(finding: Finding) -> Table:
     numeric = frozenset({"lag s", "up", "down", "log LR"})
     table = _table("client leg", "target leg", "lag s", "up", "down", "log LR", numeric=numeric)
     shown = strongest_bridges(finding, SHOWN_BRIDGES)
+    told: set[tuple[str, int]] = set()
     for bridge in shown:
         legs = (finding.client_legs[bridge.client], finding.target_legs[bridge.target])
+        cells = [_leg(leg, repeated=(leg.record.source, leg.record.position) in told) for leg in legs]
+        told.update((leg.record.source, leg.record.position) for leg in legs)
         ratios = (_ratio(bridge.upstream_ratio), _ratio(bridge.downstream_ratio))
-        table.add_row(*map(_leg, legs), f"{bridge.lag_s:.3f}", *ratios, signed(bridge.log_likelihood_ratio))
+        table.add_row(*cells, f"{bridge.lag_s:.3f}", *ratios, signed(bridge.log_likelihood_ratio))
     if finding.bridges > len(shown):
-        table.add_row(Text(f"{plural(finding.bridges - len(shown), 'weaker bridge')} not listed", "dim"))
+        held = len(strongest_bridges(finding, len(finding.bridge_list))) - len(shown)
+        listed = f"; {held:,} of them in explain --json" if held else ""
+        table.add_row(Text(f"{plural(finding.bridges - len(shown), 'weaker bridge')} not shown{listed}", "dim"))
     return table
 
 
-def _leg(leg: Leg) -> Text:
+def _leg(leg: Leg, *, repeated: bool) -> Text:
+    """A leg with its times, bytes and record; of one told before (a tunnel's link) the remote only."""
     name = f"{defang(leg.hostname)} " if leg.hostname else ""
     remote = f"{name}{endpoint(leg.address, leg.port)} {printable(leg.protocol)}"
+    if repeated:
+        return Text.assemble(remote, ("\nas above", "dim"))
     end = f" to {utc(leg.end):%H:%M:%S.%f}"[:-3] if leg.end else " on"
     clock = f"{utc(leg.start):%m-%d %H:%M:%S.%f}"[:-3] + end
     return Text.assemble(

@@ -6,6 +6,7 @@ give the same bytes: the page holds no clock.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -89,6 +90,10 @@ def _environment() -> Environment:
         app_title=text.app_title,
         sentence=text.sentence,
         first_step=text.first_step,
+        step_text=text.step,
+        why_suspected=text.why_suspected,
+        short_id=text.short_id,
+        fleet=text.fleet,
         verdict_text=text.VERDICT_TEXT,
         topology_text=text.TOPOLOGY_TEXT,
         timeline=charts.timeline,
@@ -107,5 +112,6 @@ def _shown(value: object) -> object:
 def _diverging(item: Evidence, finding: Finding) -> tuple[float, float]:
     """Return left edge and width of an item's bar, axis -100 to 100; the finding's largest item fills its side."""
     largest = max((abs(each.log_likelihood_ratio) for each in finding.evidence), default=0) or 1
-    length = round(100 * item.log_likelihood_ratio / largest, 1)
+    share = item.log_likelihood_ratio / largest
+    length = round(100 * share, 1) if math.isfinite(share) else 0.0
     return (min(length, 0.0), max(abs(length), 1.0))

@@ -21,18 +21,22 @@ from relaywatch.outputs.text import (
     TOPOLOGY_TEXT,
     VERDICT_TEXT,
     app_name,
+    context_line,
     defang,
     duration,
     endpoint,
     factor,
     first_step,
+    fleet,
     percent,
     period,
     plural,
     printable,
+    short_id,
     signed,
     size,
     unrelatedness,
+    why_suspected,
 )
 
 STYLE: Final = {
@@ -64,7 +68,7 @@ def headline(findings: Sequence[Finding], summary: HuntSummary) -> Text:
         Verdict.INSUFFICIENT_TELEMETRY: f"{counts[Verdict.INSUFFICIENT_TELEMETRY]} insufficient",
     }
     line = Text(", ").join(Text(word, STYLE[verdict] if counts[verdict] else "") for verdict, word in words.items())
-    return line.append(f"  in {plural(summary.apps, 'app')} on {plural(summary.devices, 'device')}", "dim")
+    return line.append(f"  {fleet(summary.devices, summary.apps)}", "dim")
 
 
 def panel(finding: Finding, *, width: int) -> Panel:
@@ -91,6 +95,8 @@ def _facts(finding: Finding) -> list[tuple[str, str]]:
     group = f" (group {printable(finding.device.group)})" if finding.device.group else ""
     port = f" on port {finding.listener_port}" if finding.listener_port else ""
     return [
+        ("id", f"{short_id(finding)}  (relaywatch explain {short_id(finding)})"),
+        ("why suspected", why_suspected(finding)),
         ("app", app_name(finding)),
         ("device", device + group),
         ("user", printable(finding.user.name or "")),
@@ -108,7 +114,7 @@ def _facts(finding: Finding) -> list[tuple[str, str]]:
         ),
         ("clients" if accepted else "gateways", _gateways(finding)),
         ("reached", _reached(finding)),
-        ("context", "; ".join(printable(fact.statement) for fact in finding.context)),
+        ("context", context_line(finding)),
         ("exception", _exception(finding)),
     ]
 

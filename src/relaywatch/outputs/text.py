@@ -6,9 +6,11 @@ quoting on top (rich Text, Jinja autoescape).
 
 from __future__ import annotations
 
+import json
 import math
+import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -26,7 +28,14 @@ TOPOLOGY_TEXT: Final = {
     Topology.TUNNEL: "tunnel: sessions multiplexed over long-lived connections",
 }
 
+RELAY_PROBABILITY: Final = 0.95
+"""As detection has it, which outputs do not import: a probability below it is a suspicion at most."""
+CORE_EVIDENCE: Final = frozenset({"conserved bridges", "link mirrors targets"})
+"""Names of the items whose value counts sessions and whose ratio is bounded by chance."""
+_OF_SESSIONS: Final = " of the bridged sessions "
 _SHOWN_CHARACTERS: Final = 512
+SHORT_ID: Final = 8
+STEP_CHARACTERS: Final = 2000
 _INVISIBLE: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories that can move the cursor, hide text or reverse its order (bidi overrides are Cf)."""
 
@@ -120,9 +129,14 @@ def signed(log_ratio: float) -> str:
     return f"{log_ratio:+.2f}".replace("-", "−")
 
 
+def odds(log_odds: float) -> float:
+    """Return the odds of natural log odds, bounded so that no sum of evidence overflows; NaN stays NaN."""
+    return math.exp(min(max(log_odds, -700.0), 700.0))
+
+
 def factor(log_ratio: float) -> str:
     """Write a log likelihood ratio as what it multiplies the odds by: ×12.2, ×0.27, ×3.1e+08."""
-    ratio = math.exp(min(max(log_ratio, -700.0), 700.0))
+    ratio = odds(log_ratio)
     return f"×{ratio:.1e}" if ratio >= 1e5 or ratio < 1e-3 else f"×{ratio:,.0f}" if ratio >= 100 else f"×{ratio:.3g}"
 
 
@@ -130,6 +144,8 @@ def amount(value: float | None, unit: str) -> str:
     """Write a measured value with its unit; empty where there is none."""
     if value is None:
         return ""
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "infinite" if value > 0 else "−infinite"
     if unit == "bytes":
         return size(value)
     if unit == "share":
@@ -191,7 +207,98 @@ def sentence(finding: Finding) -> str:
     )
 
 
+def short_id(finding: Finding) -> str:
+    """Return the first characters of the finding's id, enough for `relaywatch explain`."""
+    return printable(finding.finding_id[:SHORT_ID])
+
+
+def fleet(devices: int, apps: int) -> str:
+    """Say among what a hunt looked; flows without app identity have devices and no apps."""
+    on = f"on {plural(devices, 'device')}"
+    return f"{on}, apps unknown" if devices and not apps else f"in {plural(apps, 'app')} {on}"
+
+
+def context_line(finding: Finding) -> str:
+    """Put the context in one line; what is said of the same sessions, or is not observable, is named once."""
+    shares, others, unseen = [], [], []
+    for fact in finding.context:
+        share, of_sessions, state = fact.statement.partition(_OF_SESSIONS)
+        if fact.observability == "not_observable":
+            unseen.append(printable(fact.name.replace("_", " ")))
+        elif of_sessions:
+            shares.append(printable(f"{share} {state}"))
+        else:
+            others.append(printable(fact.statement))
+    parts = [
+        f"of the bridged sessions {', '.join(shares)}" if shares else "",
+        *others,
+        f"not observable: {', '.join(unseen)}" if unseen else "",
+    ]
+    return "; ".join(part for part in parts if part)
+
+
+def why_suspected(finding: Finding) -> str:
+    """Say why a suspected relay is not called a relay; empty for every other verdict."""
+    if finding.verdict is not Verdict.SUSPECTED_RELAY:
+        return ""
+    gaps = {gap.field for gap in finding.not_observable}
+    reasons = ["no app identity"] if "app" in gaps else []
+    reasons += _doubts(finding)
+    if reasons:
+        return "; ".join(reasons)
+    if finding.probability < RELAY_PROBABILITY:
+        return f"the evidence together gives less than {percent(RELAY_PROBABILITY)}"
+    # Estimated bytes do not keep a finding from being a relay, missing ones do: a reason only where there is no other.
+    return "bytes are estimated or missing" if "bytes" in gaps else "too few sessions within ByteSymmetryTolerance"
+
+
+def _doubts(finding: Finding) -> Iterator[str]:
+    """What speaks against the evidence itself: one destination, few sessions, or less than chance could give."""
+    if any(item.kind == "spread" and item.log_likelihood_ratio < 0 for item in finding.evidence):
+        yield "the evidence rests on one destination"
+    core = [item for item in finding.evidence if item.name in CORE_EVIDENCE]
+    sessions = max((item.value for item in core if item.value is not None), default=None)
+    fewest = _setting(finding, "RelaySessionThreshold")
+    if sessions is not None and fewest is not None and sessions < fewest:
+        yield f"{amount(sessions, '')} sessions, fewer than RelaySessionThreshold ({amount(fewest, '')})"
+    alarms = _setting(finding, "FalseAlarmsPerAppDay")
+    if core and alarms is not None and 0 < alarms < math.inf:
+        # Evidence of the kind that is not core may lower the sum and not raise it, as in detection.
+        strength = sum(
+            item.log_likelihood_ratio if item.name in CORE_EVIDENCE else min(item.log_likelihood_ratio, 0.0)
+            for item in finding.evidence
+            if item.kind in {"bridging", "tunnelling"}
+        )
+        bar = -math.log(alarms)
+        if strength < bar:
+            yield f"evidence {signed(strength)} is below the false-alarm bar {signed(bar)} (FalseAlarmsPerAppDay)"
+
+
+def _setting(finding: Finding, name: str) -> float | None:
+    """Return the setting's number as it stood; None where the finding has none."""
+    for use in finding.settings:
+        if use.name == name:
+            try:
+                value = json.loads(use.value)
+            except (ValueError, RecursionError):
+                return None
+            return float(value) if isinstance(value, int | float) else None
+    return None
+
+
+def step(text: str, finding: Finding) -> str:
+    """Return a first-response step with the finding's addresses, hosts and prefixes defanged."""
+    names = {row.name for row in finding.destinations}
+    for remote in finding.gateways:
+        names |= {remote.address, remote.hostname or ""}
+    named = sorted((name for name in names if name and name in text), key=len, reverse=True)
+    if not named:
+        return printable(text, limit=STEP_CHARACTERS)
+    pattern = r"(?<![\w.])(?:" + "|".join(map(re.escape, named)) + r")(?!\w)"
+    return printable(re.sub(pattern, lambda match: defang(match[0]), text), limit=STEP_CHARACTERS)
+
+
 def first_step(finding: Finding) -> str:
     """Return the first of the plain first steps; empty where there is none."""
     steps: Sequence[str] = (*finding.response.preserve, *finding.response.ask, *finding.response.contain)
-    return printable(steps[0]) if steps else ""
+    return step(steps[0], finding) if steps else ""
