@@ -147,7 +147,7 @@ def test_context_says_once_which_sessions_it_is_about() -> None:
         ContextFact(
             name="a", value=0.03, unit="", statement=f"3% of the bridged sessions {state}", observability="observed"
         )
-        for x in ("began while the app was on screen", "began with the screen on")
+        for state in ("began while the app was on screen", "began with the screen on")
     ]
     unseen = ContextFact(name="keyguard locked", value=None, unit="", statement="?", observability="not_observable")
     line = context_line(example(Topology.TUNNEL).model_copy(update={"context": [*facts, unseen]}))
