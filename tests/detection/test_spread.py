@@ -75,20 +75,26 @@ def test_main_parties_hold_four_fifths_of_the_sessions(sessions, main):
 
 def test_parties_are_unrelated_destinations_and_many_at_a_time_speak_for_a_relay():
     few, many = (spread(*(f"p{k}.example" for k in range(n)), spans=[(0, 9)] * n) for n in (5, 20))
-    assert 0 < spread_item(few, 40, 14, 9.0).log_ratio < spread_item(many, 40, 14, 9.0).log_ratio == MOST_FOR_MANY
-    assert spread_item(many, 40, 20, 9.0).log_ratio < spread_item(many, 40, 19, 9.0).log_ratio
+    assert (
+        0
+        < spread_item(few, 40, 14, (9.0, 20.0)).log_ratio
+        < spread_item(many, 40, 14, (9.0, 20.0)).log_ratio
+        == MOST_FOR_MANY
+    )
+    assert spread_item(many, 40, 20, (9.0, 20.0)).log_ratio < spread_item(many, 40, 19, (9.0, 20.0)).log_ratio
 
 
 @given(st.integers(1, 10_000))
 def test_sessions_that_reach_one_party_speak_against_and_so_does_evidence_that_rests_on_one(sessions):
-    one = spread_item(spread("a.example", sessions=[sessions]), sessions, 14, 9.0).log_ratio
+    one = spread_item(spread("a.example", sessions=[sessions]), sessions, 14, (9.0, 20.0)).log_ratio
     two = spread("a.example", "b.example", sessions=[sessions, sessions])
-    assert MOST_AGAINST_ONE <= one < 0 <= spread_item(two, sessions, 14, 9.0).log_ratio
-    assert MOST_AGAINST_ONE <= spread_item(two, sessions, 14, 6.8).log_ratio < 0
+    assert MOST_AGAINST_ONE <= one < 0 <= spread_item(two, sessions, 14, (9.0, 20.0)).log_ratio
+    for left in ((6.8, 20.0), (9.0, 91.0)):
+        assert MOST_AGAINST_ONE <= spread_item(two, sessions, 14, left).log_ratio < 0
 
 
 @given(st.integers(1, 500), st.integers(0, 500), st.integers(1, 500), st.integers(1, 1_000))
 def test_destinations_alone_never_outweigh_the_prior(distinct, peak, main, sessions):
     parties = tuple(f"p{k}.example" for k in range(distinct))
-    item = spread_item(DestinationSpread(parties, 1, peak, min(main, distinct)), sessions, 14, 9.0)
+    item = spread_item(DestinationSpread(parties, 1, peak, min(main, distinct)), sessions, 14, (9.0, 20.0))
     assert MOST_AGAINST_ONE <= item.log_ratio <= MOST_FOR_MANY

@@ -20,7 +20,7 @@ GRAVITY = {None: 0, SUSPECTED: 1, RELAY: 2}
 
 
 def item(kind: str, log_ratio: float) -> Item:
-    return Item(kind, kind, "", None, "", log_ratio)
+    return Item(kind, kind, "", None, "", log_ratio, core=kind in {"bridging", "tunnelling"})
 
 
 def judged(

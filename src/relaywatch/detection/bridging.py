@@ -30,12 +30,18 @@ FAR: Final = 8.0
 NONE: Final = -1
 SOONEST_S: Final = 0.002
 """A target leg waits for the client's request; legs that open at one instant were opened by one cause."""
+REFERENCE_S: Final = 10.0
+"""Reach of the unrelated target legs that a start lag is compared with, in s, whatever TimeWindow is."""
 EARLY_S: Final = 1.0
 """A back-connect link may open a moment after its target leg."""
 TOGETHER_S: Final = 3.0
 """Legs that end within this time of each other end together."""
 LARGEST_REACH: Final = 256
-"""Target legs weighed per client leg and rule: bounds the work in a burst of flows."""
+FURTHEST_REACH: Final = 16_384
+"""Target legs weighed, and flows looked at, per client leg and rule: bounds the work in a burst of flows. Flows of
+unlike size are looked at and not weighed, so that small ones cannot crowd out a target leg."""
+MOST_SIDES: Final = 64
+"""Client sides tried per app, those that send most: a relay sends to its clients all that it carries."""
 OVERHEAD: Final = 40.0
 """Bytes added to both sides before a ratio is taken, so that tolerance widens as bytes shrink."""
 WAYS: Final = 2.0
@@ -79,21 +85,23 @@ def conservation(client_out: float, client_in: float, target_out: float, target_
 
 @compiled
 def _timing(lag: float, end_gap: float, window: float) -> float:
-    """Log ratio of start lag (s, client to target) or common end over a target leg anywhere in the window."""
+    """Log ratio of start lag (s, client to target) or common end over a target leg anywhere in REFERENCE_S."""
     best = NO_MATCH
     if SOONEST_S <= lag <= window:
-        best = np.log(1.5 * window * np.exp(-lag / 0.4) + 0.4)
+        best = np.log(1.5 * REFERENCE_S * np.exp(-lag / 0.4) + 0.4)
     elif -EARLY_S <= lag < SOONEST_S:
         best = np.log(0.2)
     if end_gap <= TOGETHER_S:
-        best = max(best, np.log(0.3 * window * np.exp(-end_gap / 0.4) + 0.2))
+        best = max(best, np.log(0.3 * REFERENCE_S * np.exp(-end_gap / 0.4) + 0.2))
     return float(best)
 
 
 @compiled
 def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
     """Score of one pair: NO_MATCH where row cannot be leg's target or lies out of reach."""
-    if group.inbound[row] or group.side[row] == group.side[leg] or group.bytes_in[row] < 0.0:
+    if group.inbound[row] or group.side[row] == group.side[leg]:
+        return NO_MATCH
+    if group.bytes_in[row] < 0.0 or group.bytes_out[row] < 0.0:
         return NO_MATCH
     if group.lookup[row] and not (group.inbound[leg] and group.protocol[row] == group.protocol[leg]):
         return NO_MATCH
@@ -109,24 +117,27 @@ def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: 
 @compiled
 def _best_target(group: Group, leg: int, donor: int, shift: float, window: float) -> tuple[float, int]:
     """The best-scoring target leg of one client leg, moved by shift s and with the bytes of `donor`: score and row."""
-    best, found = NO_MATCH, NONE
+    best, found, weighed = NO_MATCH, NONE, 0
     at, until = group.start[leg] + shift, group.end[leg] + shift
     if shift != 0.0:
         at, until = wrap(at, group.begin, group.span), wrap(until, group.begin, group.span)
     first = np.searchsorted(group.start, at - EARLY_S)
-    for row in range(first, min(first + LARGEST_REACH, len(group.start))):
-        if group.start[row] > at + window:
+    for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
+        if group.start[row] > at + window or weighed >= LARGEST_REACH:
             break
         score = _pair_score(group, leg, donor, row, at, until, window)
+        weighed += score > UNLIKE
         if score > best:
             best, found = score, row
     if group.inbound[leg]:
         return best, found
+    weighed = 0
     first = np.searchsorted(group.ends, until - TOGETHER_S)
-    for k in range(first, min(first + LARGEST_REACH, len(group.ends))):
-        if group.ends[k] > until + TOGETHER_S:
+    for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
+        if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH:
             break
         score = _pair_score(group, leg, donor, group.by_end[k], at, until, window)
+        weighed += score > UNLIKE
         if score > best:
             best, found = score, group.by_end[k]
     return best, found
@@ -217,22 +228,37 @@ def side_bounds(sides: Keys) -> tuple[Ints, Ints]:
 
 
 @compiled
+def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats]:
+    """The MOST_SIDES client sides that send most, each at least `uplink` bytes and more than none.
+
+    Rows ordered by side; for each side where it begins and ends in that order, and the bytes that it sends.
+    """
+    order, bounds = side_bounds(group.side)
+    running = np.zeros(len(order) + 1)
+    running[1:] = np.cumsum(np.maximum(group.bytes_out[order], 0.0))
+    sent = running[bounds[1:]] - running[bounds[:-1]]
+    ranked = np.argsort(-sent, kind="mergesort")[:MOST_SIDES]
+    ranked = ranked[(sent[ranked] >= uplink) & (sent[ranked] > 0.0)]
+    return order, bounds[ranked], bounds[ranked + 1], sent[ranked]
+
+
+@compiled
 def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
     """Each client side tried: its natural log evidence with its stake, first row and bridges.
 
     Evidence is -inf where a side has fewer than `sessions` sure bridges.
     """
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
-    order, bounds = side_bounds(group.side)
-    evidence = np.zeros(len(bounds))
-    first, bridges = np.zeros(len(bounds), np.int64), np.zeros(len(bounds), np.int64)
+    order, begins, ends, sent = largest_sides(group, uplink)
+    evidence = np.zeros(len(begins))
+    first, bridges = np.zeros(len(begins), np.int64), np.zeros(len(begins), np.int64)
     tried = 0
-    for k in range(len(bounds) - 1):
-        legs = order[bounds[k] : bounds[k + 1]]
-        if len(legs) < sessions or group.bytes_out[legs].sum() < uplink:
+    for k in range(len(begins)):
+        legs = order[begins[k] : ends[k]]
+        if len(legs) < sessions:
             continue
         evidence[tried], bridges[tried] = _score_side(group, legs, window, sessions)
-        evidence[tried] += stake(np.maximum(group.bytes_out[legs], 0.0).sum(), sent_in_all, WAYS)
+        evidence[tried] += stake(sent[k], sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
     return evidence[:tried], first[:tried], bridges[:tried]

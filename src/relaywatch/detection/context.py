@@ -105,6 +105,7 @@ def context_items(facts: list[Fact], settings: Settings) -> list[Item]:
                 0.7 - 1.2 * screen,
                 "apps' own traffic, of which most is in the foreground",
                 ("ForegroundStateRequired",),
+                signals=(SignalKind.FOREGROUND_UI,),
             )
         )
     if touched is not None:
@@ -118,6 +119,7 @@ def context_items(facts: list[Fact], settings: Settings) -> list[Item]:
                 0.7 - 1.2 * touched,
                 "traffic that a user's taps set off",
                 ("RecentUserInteractionWindow", "ForegroundStateRequired"),
+                signals=(SignalKind.USER_INTERACTION,),
             )
         )
     return items
@@ -136,6 +138,7 @@ def setup_items(around: Surroundings, listener_port: int | None) -> list[Item]:
                 "port",
                 0.5,
                 "apps that accept connections for themselves",
+                signals=(SignalKind.LISTENER,),
             )
         )
     prepared = [
@@ -144,5 +147,6 @@ def setup_items(around: Surroundings, listener_port: int | None) -> list[Item]:
     if prepared:
         seen = ", ".join(kind.name.lower().replace("_", " ") for kind in prepared)
         null = "apps that set up a VPN or proxy for their own user"
-        items.append(Item("setup", "vpn or proxy setting", f"Seen on the app: {seen}", None, "", 0.5, null))
+        seen = f"Seen on the app: {seen}"
+        items.append(Item("setup", "vpn or proxy setting", seen, None, "", 0.5, null, signals=tuple(prepared)))
     return items

@@ -10,6 +10,7 @@ import numpy as np
 
 from relaywatch.detection.bridging import NONE, leg_ratios, match_legs, score_sides, side_bounds
 from relaywatch.detection.calibration import (
+    CARRIED_GRADE,
     FEWEST_BRIDGES,
     MIRROR_BRIDGE_GRADE,
     MIRROR_GRADES,
@@ -18,7 +19,7 @@ from relaywatch.detection.calibration import (
     PAIR_EDGES,
 )
 from relaywatch.detection.chance import log_evidence
-from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
+from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.tunnelling import (
     MANNERS,
@@ -32,6 +33,7 @@ from relaywatch.detection.tunnelling import (
     link_account,
     link_of,
     mirror_grades,
+    received_beside,
     score_links,
     sent_within,
     volumes_of,
@@ -223,11 +225,16 @@ def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Set
 
 @dataclass(frozen=True, slots=True)
 class _LinkView:
-    """One link and the bursts beside it. classes: grade within size class, as an index into the ratios (not logs)."""
+    """One link and the bursts beside it.
+
+    beside: bytes of the carried bursts within each one's intervals, itself included; classes: grade within size class,
+    as an index into the ratios (not logs).
+    """
 
     bursts: Bursts
     link: Link
     back: Link
+    beside: Floats
     grades: Ints
     classes: Ints
     ratios: Floats
@@ -247,6 +254,7 @@ def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) ->
         bursts,
         link,
         link_of(member, volumes.flow, volumes.time, volumes.bytes_in, 1.0),
+        received_beside(bursts, grades >= CARRIED_GRADE),
         grades,
         np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right") * MIRROR_GRADES + grades,
         burst_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span),
@@ -275,15 +283,19 @@ def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) -> 
     )
 
 
-def evidence_beyond_one(units: Units, parties: Sequence[str]) -> float:
-    """Natural log evidence that is left without the one party that gives most of it; parties: of each unit's row."""
+def evidence_beyond_one(units: Units, parties: Sequence[str]) -> tuple[float, float]:
+    """Natural log evidence that is left without the one party that gives most of it, and with all of them.
+
+    parties: the party at the other end of each unit's row.
+    """
     names = np.array(parties)
-    left = []
-    for name in np.unique(names):
-        counts = np.bincount(units.classes[names != name], minlength=len(units.ratios))
-        by_size = SIZE_WORTH * log_evidence(units.size_ratios, counts)
-        left.append(min(log_evidence(units.ratios, counts), by_size))
-    return float(min(left, default=0.0))
+    left = [_unit_evidence(units, names != name) for name in np.unique(names)]
+    return min(left, default=0.0), _unit_evidence(units, np.ones(len(names), np.bool_))
+
+
+def _unit_evidence(units: Units, counted: Flags) -> float:
+    counts = np.bincount(units.classes[counted], minlength=len(units.ratios))
+    return float(min(log_evidence(units.ratios, counts), SIZE_WORTH * log_evidence(units.size_ratios, counts)))
 
 
 def _target_bridge(
@@ -297,9 +309,10 @@ def _target_bridge(
     open_legs = legs[(group.start[legs] <= begin + delay) & (group.end[legs] >= begin)]
     client = int(open_legs[-1]) if len(open_legs) else int(legs[0])
     asked = int(np.searchsorted(back.time, begin, "right")) - 1
-    lag = begin - float(back.time[asked]) if asked >= 0 else np.nan
+    lag = begin - float(back.time[asked] if asked >= 0 else group.start[client])
     received = sum(sent_within(back, bursts.begin[k] - delay, bursts.tail[k]) for k in own)
-    returned = framing * sum(sent_within(link, bursts.head[k], bursts.tail[k] + delay) for k in own)
+    sent = np.array([sent_within(link, bursts.head[k], bursts.tail[k] + delay) for k in own])
+    returned = framing * (sent * bursts.bytes_in[own] / np.maximum(view.beside[own], bursts.bytes_in[own])).sum()
     return (
         client,
         flow,

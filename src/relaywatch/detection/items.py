@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from relaywatch.model.schemas import SignalKind
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """Evidence that moves the odds by log_ratio (natural log). kind and name: `attack.requirements` declares them."""
+    """Evidence that moves the odds by log_ratio (natural log). kind and name: `attack.requirements` declares them.
+
+    core: its ratio is bounded by chance, so it alone may pass the false-alarm bar; signals: the kinds that it rests on.
+    """
 
     kind: str
     name: str
@@ -17,3 +22,5 @@ class Item:
     log_ratio: float
     null: str = ""
     settings: tuple[str, ...] = ()
+    core: bool = False
+    signals: tuple[SignalKind, ...] = ()

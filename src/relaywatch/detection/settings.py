@@ -138,7 +138,7 @@ class Settings(BaseModel):
     ] = True
     relay_session_threshold: Annotated[
         Count,
-        Field(ge=1, le=1_000_000),
+        Field(ge=3, le=1_000_000),
         Declared(
             "RelaySessionThreshold",
             unit="bridges",
@@ -153,7 +153,7 @@ class Settings(BaseModel):
             "ByteSymmetryTolerance",
             unit="relative deviation",
             reason="Framing adds a few per cent to what a relay passes on; a bridge within this deviation is called "
-            "conserved, and the tolerance widens as bytes shrink.",
+            "conserved and counts towards RelaySessionThreshold, and the tolerance widens as bytes shrink.",
         ),
     ] = 0.10
     concurrent_destination_threshold: Annotated[

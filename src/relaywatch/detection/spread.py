@@ -28,7 +28,9 @@ REMEMBERED: Final = 65_536
 MOST_FOR_MANY: Final = 1.5
 MOST_AGAINST_ONE: Final = -6.0
 LEAST_BEYOND_ONE: Final = -PRIOR_LOG_ODDS
-"""Natural log evidence that must not rest on one destination: enough for even odds."""
+SHARE_BEYOND_ONE: Final = 0.1
+"""Natural log evidence that must not rest on one destination: enough for even odds, and this share of all there is,
+because an app that copies between two services has traffic of its own beside, of which some matches."""
 COPIED_SHARE: Final = 0.8
 """Share of the sessions that an app's own copying puts on one party, with its other traffic beside."""
 
@@ -56,32 +58,39 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address, an IPv4 one that is mapped into IPv6 as IPv4; None where the text is none."""
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return None
+    return getattr(parsed, "ipv4_mapped", None) or parsed
+
+
 @lru_cache(REMEMBERED)
 def party(hostname: str | None, address: str) -> str:
     """The registrable domain by the public suffix list, or the address prefix where no name is known."""
-    domain = _suffixes().privatesuffix(hostname.rstrip(".").lower()) if hostname else None
-    return str(domain) if domain else prefix(address)
+    if hostname and _parsed(hostname) is None:
+        domain = _suffixes().privatesuffix(hostname.rstrip(".").lower())
+        if domain:
+            return str(domain)
+    return prefix(address)
 
 
 @lru_cache(REMEMBERED)
 def prefix(address: str) -> str:
     """The /24 or /48 prefix of an address; the text itself where it is none."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
+    parsed = _parsed(address)
+    if parsed is None:
         return address
-    length = 24 if parsed.version == 4 else 48
-    return str(ipaddress.ip_network((parsed, length), strict=False))
+    return str(ipaddress.ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False))
 
 
 @lru_cache(REMEMBERED)
 def is_private(address: str) -> bool:
     """Whether the address lies in a private, shared, link-local or loopback range."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return False
-    return any(parsed.version == network.version and parsed in network for network in _PRIVATE)
+    parsed = _parsed(address)
+    return parsed is not None and any(parsed.version == net.version and parsed in net for net in _PRIVATE)
 
 
 def spread_of(
@@ -119,14 +128,20 @@ def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
     return peak
 
 
-def spread_item(spread: DestinationSpread, sessions: int, threshold: int, beyond_one: float) -> Item:
+def spread_item(
+    spread: DestinationSpread, sessions: int, threshold: int, beyond_one: tuple[float, float] | None
+) -> Item:
     """Evidence from the spread of `sessions` bridged sessions.
 
     threshold: ConcurrentDestinationThreshold; beyond_one: natural log evidence that is left without the destination
-    that gives most of it.
+    that gives most of it, and with all of them; None where there is no such evidence to leave out of.
     """
     distinct = spread.distinct
-    if spread.main == 1 or beyond_one < LEAST_BEYOND_ONE:
+    rests_on_one, left = False, ""
+    if beyond_one is not None:
+        rests_on_one = beyond_one[0] < max(LEAST_BEYOND_ONE, SHARE_BEYOND_ONE * beyond_one[1])
+        left = f"; without the strongest of them log evidence {beyond_one[0]:.1f} of {beyond_one[1]:.1f} is left"
+    if spread.main == 1 or rests_on_one:
         ratio = max(MOST_AGAINST_ONE, -0.1 * sessions)
     else:
         ratio = min(MOST_FOR_MANY / 2, 0.1 * (distinct - 2)) + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
@@ -135,7 +150,7 @@ def spread_item(spread: DestinationSpread, sessions: int, threshold: int, beyond
         name="unrelated destinations",
         statement=f"Bridged sessions reach {distinct} unrelated destination{'s' if distinct != 1 else ''}, "
         f"at most {spread.peak} at one time; {spread.main} of them hold{'s' if spread.main == 1 else ''} "
-        f"{COPIED_SHARE:.0%} of the sessions; without the strongest of them log evidence {beyond_one:.1f} is left",
+        f"{COPIED_SHARE:.0%} of the sessions{left}",
         value=float(distinct),
         unit="destinations",
         log_ratio=ratio,

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from relaywatch.detection.bridging import NONE, side_bounds
+from relaywatch.detection.bridging import NONE, largest_sides
 from relaywatch.detection.columns import Flags, FlowColumns, Group, Ints, group_of
 from relaywatch.model.compilation import compiled
 
@@ -48,12 +48,11 @@ def _fed_side(group: Group, uplink: float) -> tuple[int, float]:
 
     Row NONE where no side could have been fed.
     """
-    order, bounds = side_bounds(group.side)
+    order, begins, ends, sent_by = largest_sides(group, max(LEAST_BYTES, uplink))
     found, best = NONE, 0.0
-    for k in range(len(bounds) - 1):
-        legs = order[bounds[k] : bounds[k + 1]]
-        sent = group.bytes_out[legs].sum()
-        if sent < max(LEAST_BYTES, uplink) or sent < UPLOAD_HEAVY * group.bytes_in[legs].sum():
+    for k in range(len(begins)):
+        legs, sent = order[begins[k] : ends[k]], sent_by[k]
+        if group.bytes_in[legs].min() < 0.0 or sent < UPLOAD_HEAVY * group.bytes_in[legs].sum():
             continue
         targets = _beside(group, legs)
         if len(np.unique(group.side[targets])) < FEWEST_PARTIES:

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import WAYS, side_bounds
+from relaywatch.detection.bridging import WAYS, largest_sides
 from relaywatch.detection.calibration import (
     BALANCED,
     BALANCED_RATIO,
@@ -157,7 +157,7 @@ def _coverage(
 
 
 @compiled
-def _beside(bursts: Bursts, kept: Flags) -> Floats:
+def received_beside(bursts: Bursts, kept: Flags) -> Floats:
     """For each burst what the kept bursts received between its head and its tail, itself included."""
     total = np.zeros(len(bursts.row_time) + 1)
     for k in range(len(bursts.row_time)):
@@ -182,7 +182,7 @@ def mirror_grades(
     covered, sent = _coverage(bursts, link, time, bytes_in, delay, offsets)
     carried = covered >= COVERED
     alone = np.log((sent + OVERHEAD) / (bursts.bytes_in + OVERHEAD))
-    together = np.log((sent + OVERHEAD) / (_beside(bursts, carried) + OVERHEAD))
+    together = np.log((sent + OVERHEAD) / (received_beside(bursts, carried) + OVERHEAD))
     closeness = MIRROR_GRADES - 1 - np.searchsorted(MIRROR_GAPS, np.minimum(np.abs(alone), np.abs(together)))
     return np.where(carried, closeness, np.where(covered >= PARTLY, 1, 0))
 
@@ -343,28 +343,28 @@ def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: flo
     """
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     every = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, ~group.inbound & ~group.lookup)
-    order, bounds = side_bounds(group.side)
-    room = len(bounds) * len(MANNERS)
+    order, begins, ends, sent = largest_sides(group, uplink)
+    room = len(begins) * len(MANNERS)
     evidence = np.zeros(room)
     first, bridged, manners = np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.int64)
     begin, span, tried = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0, 0
-    for k in range(len(bounds) - 1):
-        legs = order[bounds[k] : bounds[k + 1]]
-        sent = np.maximum(group.bytes_out[legs], 0.0).sum()
+    for k in range(len(begins)):
+        legs = order[begins[k] : ends[k]]
         member = np.zeros(len(group.side), np.bool_)
         member[legs] = True
         bursts = without(every, member)
-        if sent < uplink or len(bursts.flow) < sessions:
+        if len(bursts.flow) < sessions:
             continue
+        ways = WAYS if len(legs) >= sessions else 1.0  # a side of fewer legs is not tried by pairs
         for manner in range(len(MANNERS)):
             delay, framing, share = MANNERS[manner]
             link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out, framing)
-            if link.total_out[-1] * framing < uplink:
+            if link.total_out[-1] <= 0.0 or link.total_out[-1] * framing < uplink:
                 break
             evidence[tried], bridged[tried] = _score_link(
                 bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
             )
-            evidence[tried] += stake(sent, sent_in_all, WAYS / share)
+            evidence[tried] += stake(sent[k], sent_in_all, ways / share)
             first[tried], manners[tried] = legs[0], manner
             tried += 1
     return evidence[:tried], first[:tried], bridged[:tried], manners[:tried]

@@ -22,6 +22,7 @@ LARGEST_LOG_ODDS: Final = 20.0
 """Odds beyond this are not told apart: no model is right that often."""
 STRONGEST_EVIDENCE: Final = 25.0
 """Natural log evidence beyond which more bridges add no more belief: legs are not wholly independent."""
+BRIDGED: Final = frozenset({"bridging", "tunnelling"})
 RELAY_PROBABILITY: Final = 0.95
 MIRRORED_LOG_RATIO: Final = 3.0
 FED_LOG_RATIO: Final = 1.5
@@ -65,6 +66,7 @@ def bridging_item(episode: Episode, conserved: int) -> Item:
             log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
             null="the same bursts moved in time around the app's own activity, and with their sizes exchanged",
             settings=("RelaySessionThreshold", "UplinkBytesThreshold"),
+            core=True,
         )
     return Item(
         kind="bridging",
@@ -76,6 +78,7 @@ def bridging_item(episode: Episode, conserved: int) -> Item:
         log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
         null="the same client legs moved in time around the app's own activity, and with their bytes exchanged",
         settings=("TimeWindow", "ByteSymmetryTolerance", "RelaySessionThreshold", "UplinkBytesThreshold"),
+        core=True,
     )
 
 
@@ -106,13 +109,15 @@ def conserved(downstream: Floats, bytes_in: Floats, tolerance: float, added: flo
 def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Settings) -> Judgement:
     """Add up the evidence of one episode; verdict None where it is not worth a report.
 
-    A relay verdict asks for bridging evidence beyond the configured false-alarm rate by itself: spread, setup and
-    context may lower it to suspected, and never make up for it. Sessions that reach one party, or whose
-    evidence rests on one, are bridged beyond chance also where an app copies between two services: they stay suspected.
+    A relay verdict asks for core evidence beyond the configured false-alarm rate by itself: what the link sends unfed,
+    spread, setup and context may lower it to suspected, and never make up for it. Sessions that reach one party, or
+    evidence that rests on one, are bridged beyond chance also where an app copies between two services: they stay
+    suspected.
     """
     score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
     probability = 1.0 / (1.0 + math.exp(-max(-LARGEST_LOG_ODDS, min(LARGEST_LOG_ODDS, score))))
-    bridged = sum(item.log_ratio for item in items if item.kind in {"bridging", "tunnelling"})
+    counted = (item.log_ratio if item.core else min(item.log_ratio, 0.0) for item in items if item.kind in BRIDGED)
+    bridged = sum(counted)
     beyond_chance = bridged >= -math.log(settings.false_alarms_per_app_day)
     if probability < settings.suspicion_threshold:
         return Judgement(None, probability, score)

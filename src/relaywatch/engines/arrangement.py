@@ -33,6 +33,8 @@ _TIES: Final = (
 _SAME_FLOW: Final = ("app", "start", "remote", "remote_port", "local_port", "protocol", "direction")
 _SAME_VOLUME: Final = ("start", "duration", "bytes_out", "bytes_in")
 US: Final = 1e-6
+COARSEST_US: Final = 2_000_000
+"""Longest interval of volumes that tunnels can be judged by: what enters and leaves in one interval tells nothing."""
 SECOND: Final = 1_000_000
 
 
@@ -42,7 +44,8 @@ class Arranged:
 
     records: FLOW records row by row as in `flows`; apps: app code of each group; origins: us since epoch at which each
     group's time is 0, so that no group's numbers depend on its neighbours; duplicates: flows left out because another
-    record shows the same flow; unmatched: volumes without a flow.
+    record shows the same flow; unmatched: volumes without a
+    flow, or of intervals longer than COARSEST_US.
     """
 
     flows: FlowColumns
@@ -139,7 +142,7 @@ def _flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
 
 def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origin: Ints) -> tuple[VolumeColumns, int]:
     flow = _flow_rows(flows, volumes)
-    known = flow >= 0
+    known = (flow >= 0) & (volumes["duration"] <= COARSEST_US)
     flow, volumes = flow[known], volumes[known]
     order = _volume_order(flow, volumes)
     flow = flow[order]

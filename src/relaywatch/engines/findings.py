@@ -17,7 +17,7 @@ from relaywatch.attack.requirements import log_sources_for
 from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Floats, Ints
 from relaywatch.detection.context import Surroundings, context_facts, context_items, setup_items
-from relaywatch.detection.episode import ADDED_BYTES, Bridges, evidence_beyond_one
+from relaywatch.detection.episode import ADDED_BYTES, Bridges, Episode, evidence_beyond_one
 from relaywatch.detection.items import Item
 from relaywatch.detection.settings import Settings, describe
 from relaywatch.detection.spread import is_private, party, spread_item, spread_of
@@ -98,7 +98,7 @@ def finding_of(case: Case, directory: Directory, settings: Settings) -> Finding 
     if case.episode is None:
         score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
         return draft.finding(items, Verdict.INSUFFICIENT_TELEMETRY, 1.0 / (1.0 + math.exp(-score)), score)
-    judged = judge(items, case.episode.sessions, draft.provable, settings)
+    judged = judge(items, draft.counted_sessions(case.episode), draft.provable, settings)
     if judged.verdict is None:
         return None
     allowed = settings.allows_app(draft.app.package, draft.app.signing_digest)
@@ -146,15 +146,21 @@ class _Draft:
         known = bool((both["bytes_out"] >= 0).all() and (both["bytes_in"] >= 0).all())
         return Provable(app=self.app.package is not None or self.app.uid is not None, bytes=known)
 
+    def counted_sessions(self, episode: Episode) -> int:
+        """Sessions that count towards RelaySessionThreshold: of pairs, those conserved within ByteSymmetryTolerance."""
+        if episode.by_volume:
+            return episode.sessions
+        received = self.targets["bytes_in"].astype(np.float64)
+        return conserved(self.bridges.downstream, received, self.settings.byte_symmetry_tolerance, ADDED_BYTES)
+
     def items(self) -> list[Item]:
         """All evidence, bridging first."""
         episode, settings = self.case.episode, self.settings
         if episode is None and self.case.totals is not None:
             core, sessions, beyond_one = [totals_item(self.case.totals)], len(self.bridges.target), None
         elif episode is not None:
-            received = self.targets["bytes_in"].astype(np.float64)
-            within = conserved(self.bridges.downstream, received, settings.byte_symmetry_tolerance, ADDED_BYTES)
-            core, sessions = [bridging_item(episode, within), *account_items(episode)], episode.sessions
+            core = [bridging_item(episode, self.counted_sessions(episode)), *account_items(episode)]
+            sessions = episode.sessions
             beyond_one = evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [

@@ -97,8 +97,8 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         intake = Intake(Path(folder), plan.settings.allowed_destinations)
         reads, formats = _read(discovery.units, intake, quarantine, plan)
-        cases, not_judged = _judge(intake, plan)
-        findings = _findings(cases, intake, formats, plan)
+        judged = _judge(intake, plan)
+        findings = _findings(judged.cases, intake, formats, plan)
     summary = HuntSummary(
         rows=dict(intake.rows),
         units=reads,
@@ -107,7 +107,10 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
         quarantine=quarantine,
         unrecognised=_unread(discovery),
         seconds=time.monotonic() - started,
-        not_judged=not_judged,
+        not_judged=sorted(judged.not_judged)[:LISTED_NOT_JUDGED],
+        not_judged_in_all=len(judged.not_judged),
+        duplicate_flows=judged.duplicates,
+        unused_volumes=judged.unmatched,
     )
     return HuntResult(findings, summary)
 
@@ -135,21 +138,31 @@ def _read(
     return reads, formats
 
 
-def _judge(intake: Intake, plan: Hunt) -> tuple[list[Case], list[NotJudged]]:
+@dataclass(slots=True)
+class _Judged:
+    """What judging all shards gave: cases, apps that could not be judged, records left out of the judgement."""
+
+    cases: list[Case] = field(default_factory=list)
+    not_judged: list[NotJudged] = field(default_factory=list)
+    duplicates: int = 0
+    unmatched: int = 0
+
+
+def _judge(intake: Intake, plan: Hunt) -> _Judged:
     """Judge shard by shard; only cases are kept."""
     plan.watcher.judging(SHARDS)
     ranks = intake.registry.source_ranks()
-    cases: list[Case] = []
-    not_judged: list[NotJudged] = []
+    result = _Judged()
     for shard in range(SHARDS):
         flows = intake.flows.read(shard)
         if len(flows):
             arranged = arrange(flows, intake.volumes.read(shard), ranks)
-            cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings))
-            if len(not_judged) < LISTED_NOT_JUDGED:
-                not_judged.extend(_not_judged(arranged, intake.registry))
+            result.cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings))
+            result.not_judged.extend(_not_judged(arranged, intake.registry))
+            result.duplicates += arranged.duplicates
+            result.unmatched += arranged.unmatched
         plan.watcher.judged()
-    return cases, sorted(not_judged)[:LISTED_NOT_JUDGED]
+    return result
 
 
 def _not_judged(arranged: Arranged, registry: Registry) -> list[NotJudged]:

@@ -1,7 +1,7 @@
 """Fixed-width records that an engine holds and spills, made from canonical batches.
 
 Text is replaced by numbers: who it is about by a code from the registry, addresses and names by a hash whose text is
-kept apart (engines.names). So a record is about 80 bytes, whatever the names.
+kept apart (engines.names). So a record is 88 bytes, whatever the names.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relaywatch.engines.names import Names
+from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.tables import Batch
 
 Records = npt.NDArray[np.void]
@@ -86,6 +87,7 @@ _WIDEST_TABLE: Final = 4_000_000
 _DEVICE_BITS: Final = np.uint64(40)
 _PACKAGE_BITS: Final = np.uint64(20)
 _LOW: Final = (1 << 20) - 1
+_MOST_DEVICES: Final = (1 << 24) - 1
 """An app's key: device code above 40 bits, package code above 20 (a million of each), uid code below."""
 
 
@@ -121,7 +123,12 @@ class Registry:
     def app_codes(
         self, devices: npt.NDArray[np.uint32], packages: npt.NDArray[np.uint32], uids: npt.NDArray[np.uint32]
     ) -> npt.NDArray[np.uint32]:
-        """Codes of app identities, given row by row as codes of `devices`, `packages` and `uids`."""
+        """Codes of app identities, given row by row as codes of `devices`, `packages` and `uids`.
+
+        Raises RelaywatchError where there are more of them than a key has room for.
+        """
+        if max(len(self.packages), len(self.uids)) > _LOW or len(self.devices) > _MOST_DEVICES:
+            raise RelaywatchError(f"more than {_LOW:,} packages or uids, or {_MOST_DEVICES:,} devices: hunt in parts.")
         device, package, uid = (codes.astype(np.uint64) for codes in (devices, packages, uids))
         keys = (device << _DEVICE_BITS) | (package << _PACKAGE_BITS) | uid
         place = np.searchsorted(self._keys, keys)

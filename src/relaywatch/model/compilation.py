@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
+from numba.core import config
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-def compiled(function: Kernel) -> Kernel:
-    """Compile `function` to machine code, kept on disk between runs where a place for it can be written.
+def _kernel_cache() -> Path:
+    """Where compiled kernels are kept: a folder named after the sources of all modules.
 
-    Numba notices a change of the kernel's own file only: after changing a kernel or a constant that other files use,
-    empty their __pycache__.
+    A kernel's machine code holds the constants and the kernels of other modules, whose changes Numba does not notice.
     """
+    package = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for source in sorted([*package.glob("detection/*.py"), *package.glob("sources/capture_*.py")]):
+        digest.update(source.read_bytes())
+    beside = package / "__pycache__"
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relaywatch"
+    place = beside if os.access(package, os.W_OK) else home
+    return place / f"kernels-{digest.hexdigest()[:16]}"
+
+
+if not os.environ.get("NUMBA_CACHE_DIR"):
+    setattr(config, "CACHE_DIR", str(_kernel_cache()))  # noqa: B010  Numba makes its settings at run time
+
+
+def compiled(function: Kernel) -> Kernel:
+    """Compile `function` to machine code, kept on disk between runs where a place for it can be written."""
     try:
         return cast("Kernel", numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # Numba finds no writable place for its cache.

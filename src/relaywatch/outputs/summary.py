@@ -31,7 +31,9 @@ class HuntSummary:
     """What a hunt read.
 
     rows: rows per canonical table; devices, apps: distinct ones seen; unrecognised: paths of files in no known
-    format; seconds: wall time, shown on the terminal only, so that files from the same input are the same bytes.
+    format; not_judged: the first of not_judged_in_all; duplicate_flows: flows that another record shows too, counted
+    once; unused_volumes: intervals without their flow, or too long to judge by; seconds: wall time, shown on the
+    terminal only, so that files from the same input are the same bytes.
     """
 
     rows: Mapping[str, int] = field(default_factory=dict)
@@ -42,3 +44,6 @@ class HuntSummary:
     unrecognised: Sequence[str] = ()
     seconds: float = 0.0
     not_judged: Sequence[NotJudged] = ()
+    not_judged_in_all: int = 0
+    duplicate_flows: int = 0
+    unused_volumes: int = 0
