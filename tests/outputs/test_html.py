@@ -195,6 +195,13 @@ def test_a_finding_without_legs_bytes_or_gaps_still_makes_a_page() -> None:
     assert "Easy Earn" in Page(render_report([bare], HuntSummary())).words
 
 
+def test_apps_not_judged_are_counted_beyond_those_that_are_listed() -> None:
+    summary = HuntSummary(apps=9, devices=2, not_judged=[NotJudged("d", "a", "no bytes")], not_judged_in_all=7)
+    words = Page(render_report([], summary)).words
+    assert "7 apps could not be judged" in words
+    assert "The first 1 of 7." in words
+
+
 def test_a_path_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(RelaywatchError, match=re.escape(str(tmp_path))):
         write_report([], HuntSummary(), tmp_path)

@@ -240,6 +240,7 @@ def test_long_lists_are_cut_and_counted() -> None:
     text = shown([], HuntSummary(quarantine=quarantine, not_judged=unjudged))
     assert "4,990 more" in text
     assert "290 more" in text
+    assert "890 more" in shown([], HuntSummary(not_judged=unjudged, not_judged_in_all=900))
     assert len(text.splitlines()) < 40
 
 

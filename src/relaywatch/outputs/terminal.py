@@ -189,7 +189,8 @@ def _reading(summary: HuntSummary) -> list[Table | Text | Group]:
     unknown = list(summary.unrecognised)
     parts += _listed("In no known format", unknown, len(unknown))
     unjudged = [f"{app} on {device}: {reason}" for device, app, reason in summary.not_judged]
-    parts += _listed("Could not be judged, which is not the same as clean", unjudged, len(unjudged))
+    in_all = max(len(unjudged), summary.not_judged_in_all)
+    parts += _listed("Could not be judged, which is not the same as clean", unjudged, in_all)
     return parts
 
 
