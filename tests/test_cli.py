@@ -189,6 +189,7 @@ class TestStatus:
             "PARTIAL": 3,
             "DEFECT": 70,
             "INTERRUPTED": 130,
+            "READER_GONE": 141,
         }
 
 
@@ -407,7 +408,7 @@ class TestProcess:
         os.close(read)
         with os.fdopen(write, "w") as gone:
             left = self.command("settings", stdout=gone, stderr=subprocess.PIPE)
-        assert (left.returncode, left.stderr) == (Exit.UNUSABLE, "")
+        assert (left.returncode, left.stderr) == (Exit.READER_GONE, "")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="asks for a device that is always full")
     def test_full_disk_is_told(self):

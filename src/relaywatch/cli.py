@@ -49,6 +49,7 @@ class Exit(IntEnum):
     PARTIAL = 3
     DEFECT = 70
     INTERRUPTED = 130
+    READER_GONE = 141
 
 
 class _Commands(TyperGroup):
@@ -69,6 +70,7 @@ app = typer.Typer(
     help="Find Android apps that relay other people's traffic, in telemetry you already have.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 
@@ -315,9 +317,16 @@ def _plain_errors() -> Iterator[None]:
         if error.filename is None:
             # Standard output is gone or full: what it still holds must not fail again when Python ends.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if not isinstance(error, BrokenPipeError):
-            _tell(f"{error.filename or 'output'}: {error.strerror or error}.")
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(Exit.READER_GONE) from None
+        _tell(f"{error.filename or 'output'}: {error.strerror or error}.")
         raise SystemExit(Exit.UNUSABLE) from None
+    except SystemError as error:
+        if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+            raise
+        # An interrupt that meets a compiled kernel comes out of it in this dress.
+        _tell("interrupted; nothing was kept")
+        raise SystemExit(Exit.INTERRUPTED) from None
 
 
 def _tell(message: str) -> None:
