@@ -1,4 +1,4 @@
-"""The program's start: `relaywatch` and `python -m relaywatch`. Imports nothing before it can be interrupted cleanly."""
+"""The program's start, `relaywatch` and `python -m relaywatch`: imports nothing that an interrupt could tear."""
 
 import sys
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import NONE, leg_ratios, match_legs, score_sides, side_bounds
+from relaywatch.detection.bridging import EARLY_S, NONE, leg_ratios, match_legs, score_sides, side_bounds
 from relaywatch.detection.calibration import (
     CARRIED_GRADE,
     FEWEST_BRIDGES,
@@ -20,6 +20,7 @@ from relaywatch.detection.calibration import (
 )
 from relaywatch.detection.chance import log_evidence
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
+from relaywatch.detection.series import LAGS_S, balance_ratio, score_series
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.tunnelling import (
     MANNERS,
@@ -87,7 +88,8 @@ class Episode:
     by_volume: judged interval by interval (tunnelling), not flow by flow (bridging); delay (s) and framing (bytes
     sent for each byte carried): as in MANNERS; fed, balance: link_account of the strongest link, NaN of pairs.
     log_evidence leaves account_ratio out.
-    units: what the evidence of the strongest client side is made of.
+    units: what the evidence of the strongest client side is made of; None where the sum of all flows
+    beside it was judged.
     """
 
     group: int
@@ -98,7 +100,7 @@ class Episode:
     framing: float
     fed: float
     balance: float
-    units: Units
+    units: Units | None
     legs: Ints
     bridges: Bridges
 
@@ -108,13 +110,21 @@ class Episode:
         return int(self.bridges.slices.sum())
 
 
-def episode_of(
-    flows: FlowColumns, volumes: VolumeColumns, number: int, evidence: tuple[float, float], settings: Settings
-) -> Episode:
-    """The episode of group `number`, whose evidence by pairs and by volumes is given (natural logs, one above 0)."""
+class Found(NamedTuple):
+    """Natural log evidence of one group by each matcher; 0 where there is none."""
+
+    pairs: float
+    bursts: float
+    series: float
+
+
+def episode_of(flows: FlowColumns, volumes: VolumeColumns, number: int, evidence: Found, settings: Settings) -> Episode:
+    """The episode of group `number`; evidence: what each matcher found in it, one above 0."""
     group = group_of(flows, number)
-    if evidence[0] >= min(evidence[1], PAIRS_SUFFICE):
+    if evidence.pairs >= min(max(evidence.bursts, evidence.series), PAIRS_SUFFICE):
         return _by_pairs(number, group, settings)
+    if evidence.series > evidence.bursts and evidence.bursts < PAIRS_SUFFICE:
+        return _by_series(number, group, volumes_of(flows, volumes, number), settings)
     return _by_volumes(number, group, volumes_of(flows, volumes, number), settings)
 
 
@@ -197,6 +207,32 @@ def _merged(group: Group, parts: list[Bridges]) -> Bridges:
     keep = order[np.unique(columns["target"][order], return_index=True)[1]]
     keep = keep[np.lexsort((columns["target"][keep], group.start[columns["target"][keep]]))]
     return Bridges(**{name: values[keep] for name, values in columns.items()})
+
+
+def _by_series(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:
+    """Every flow beside the link counts as fed by it: their sum is what was judged."""
+    scores, first, balances = score_series(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
+    best = int(scores.argmax())
+    legs = np.flatnonzero(group.side == group.side[first[best]])
+    beside = ~group.inbound & ~group.lookup & (group.side != group.side[first[best]]) & (group.bytes_in > 0.0)
+    alive = (group.start >= group.start[legs].min() - EARLY_S) & (group.start <= group.end[legs].max())
+    target = np.flatnonzero(beside & alive)
+    client = legs[np.clip(np.searchsorted(group.start[legs], group.start[target], "right") - 1, 0, len(legs) - 1)]
+    unknown, count = np.full(len(target), np.nan), len(target)
+    lag = np.maximum(group.start[target] - group.start[client], 0.0)
+    return Episode(
+        group=number,
+        topology=Topology.ACCEPTED if group.inbound[legs[0]] else Topology.TUNNEL,
+        by_volume=True,
+        log_evidence=float(max(0.0, scores[best] - balance_ratio(balances[best]))),
+        delay=float(LAGS_S - 1),
+        framing=float(balances[best]),
+        fed=np.nan,
+        balance=float(balances[best]),
+        units=None,
+        legs=legs,
+        bridges=Bridges(client, target, lag, unknown, unknown, np.zeros(count), np.ones(count, np.int64)),
+    )
 
 
 def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:

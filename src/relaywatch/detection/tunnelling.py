@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import WAYS, largest_sides
+from relaywatch.detection.bridging import largest_sides
 from relaywatch.detection.calibration import (
     BALANCED,
     BALANCED_RATIO,
@@ -35,6 +35,12 @@ from relaywatch.model.compilation import compiled
 MANNERS: Final = np.array([[2.0, 1.02, 0.5], [6.0, 1.02, 0.2], [2.0, 1.36, 0.2], [6.0, 1.36, 0.1]])
 """How a link may relay: delay in s (prompt at one-second volumes, or waiting some seconds), bytes sent for each byte
 carried (binary framing within TLS or SSH, or base64 within JSON), and the share of belief staked on it."""
+BURSTS_STAKE: Final = 0.3
+SERIES_STAKE: Final = 0.2
+SINGLE_BURSTS_STAKE: Final = 0.6
+SINGLE_SERIES_STAKE: Final = 0.4
+"""Shares of the belief in a client side staked on bursts and on series, pairs having the rest; and where a side has too
+few legs for pairs."""
 PAUSE_S: Final = 2.0
 """Silence that parts two bursts of one flow."""
 COVERED: Final = 0.9
@@ -355,7 +361,7 @@ def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: flo
         bursts = without(every, member)
         if len(bursts.flow) < sessions:
             continue
-        ways = WAYS if len(legs) >= sessions else 1.0  # a side of fewer legs is not tried by pairs
+        part = BURSTS_STAKE if len(legs) >= sessions else SINGLE_BURSTS_STAKE  # fewer legs are not tried by pairs
         for manner in range(len(MANNERS)):
             delay, framing, share = MANNERS[manner]
             link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out, framing)
@@ -364,7 +370,7 @@ def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: flo
             evidence[tried], bridged[tried] = _score_link(
                 bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
             )
-            evidence[tried] += stake(sent[k], sent_in_all, ways / share)
+            evidence[tried] += stake(sent[k], sent_in_all, 1.0 / (part * share))
             first[tried], manners[tried] = legs[0], manner
             tried += 1
     return evidence[:tried], first[:tried], bridged[:tried], manners[:tried]

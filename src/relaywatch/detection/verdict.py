@@ -13,6 +13,7 @@ from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Floats
 from relaywatch.detection.episode import Episode
 from relaywatch.detection.items import Item
+from relaywatch.detection.series import balance_ratio
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import FedLink
 from relaywatch.detection.tunnelling import account_ratio
@@ -55,6 +56,18 @@ class Judgement:
 def bridging_item(episode: Episode, conserved: int) -> Item:
     """Evidence that legs are bridged beyond chance. conserved: bridges within ByteSymmetryTolerance."""
     count = len(episode.bridges.target)
+    if episode.units is None:
+        return Item(
+            kind="tunnelling",
+            name="link follows the sum",
+            statement=f"What the client side sends and receives follows the sum of {count} flows beside it",
+            value=float(count),
+            unit="sessions",
+            log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
+            null="the same link shifted in time around the app's own activity",
+            settings=("RelaySessionThreshold", "UplinkBytesThreshold"),
+            core=True,
+        )
     if episode.by_volume:
         return Item(
             kind="tunnelling",
@@ -86,6 +99,18 @@ def account_items(episode: Episode) -> list[Item]:
     """Evidence that the link sends nothing of its own; none of pairs, whose legs are accounted for one by one."""
     if not episode.by_volume:
         return []
+    if episode.units is None:
+        return [
+            Item(
+                kind="tunnelling",
+                name="link sends what it is fed",
+                statement=f"The client side sends {episode.balance:.2f} times what the flows beside it receive",
+                value=episode.balance,
+                unit="bytes sent over bytes received",
+                log_ratio=balance_ratio(episode.balance),
+                null="links of apps that send and receive for themselves",
+            )
+        ]
     return [
         Item(
             kind="tunnelling",

@@ -10,7 +10,8 @@ import numpy as np
 from relaywatch.detection.bridging import score_bridging
 from relaywatch.detection.calibration import FEWEST_BRIDGES
 from relaywatch.detection.columns import Ints, VolumeColumns
-from relaywatch.detection.episode import Episode, episode_of
+from relaywatch.detection.episode import Episode, Found, episode_of
+from relaywatch.detection.series import score_sums
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import FedLink, fed_link, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
@@ -46,10 +47,12 @@ def cases_of(arranged: Arranged, signals: Records, source_ranks: Ints, settings:
     uplink = float(settings.uplink_bytes_threshold)
     pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink)
     volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
+    sums = score_sums(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
+    strongest = np.maximum(np.maximum(pairs, volumes), sums)
     totals = score_totals(arranged.flows, uplink) & (np.diff(arranged.volumes.offsets) == 0)
-    for number in np.flatnonzero((np.maximum(pairs, volumes) >= LEAST_EVIDENCE) | totals).tolist():
-        if max(pairs[number], volumes[number]) >= LEAST_EVIDENCE:
-            evidence = (float(pairs[number]), float(volumes[number]))
+    for number in np.flatnonzero((strongest >= LEAST_EVIDENCE) | totals).tolist():
+        if strongest[number] >= LEAST_EVIDENCE:
+            evidence = Found(float(pairs[number]), float(volumes[number]), float(sums[number]))
             episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings)
             yield _case(arranged, signals, number, episode, None)
         else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -153,6 +154,16 @@ class _Draft:
         received = self.targets["bytes_in"].astype(np.float64)
         return conserved(self.bridges.downstream, received, self.settings.byte_symmetry_tolerance, ADDED_BYTES)
 
+    def _beyond_one(self, episode: Episode) -> tuple[float, float]:
+        """Evidence without the party that gives most of it, and in all; a sum rests on parties as their bytes do."""
+        if episode.units is not None:
+            return evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
+        received = Counter[str]()
+        for name, count in zip(self.spread.parties, self.targets["bytes_in"].tolist(), strict=True):
+            received[name] += max(count, 0)
+        largest = max(received.values(), default=0) / max(received.total(), 1)
+        return episode.log_evidence * (1.0 - largest), episode.log_evidence
+
     def items(self) -> list[Item]:
         """All evidence, bridging first."""
         episode, settings = self.case.episode, self.settings
@@ -161,7 +172,7 @@ class _Draft:
         elif episode is not None:
             core = [bridging_item(episode, self.counted_sessions(episode)), *account_items(episode)]
             sessions = episode.sessions
-            beyond_one = evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
+            beyond_one = self._beyond_one(episode)
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [
             *core,

@@ -20,7 +20,8 @@ def hunt_account(summary: HuntSummary) -> list[str]:
     if summary.unrecognised:
         lines.append(f"not read: {plural(len(summary.unrecognised), 'path')} not recognised")
     if summary.not_judged:
-        lines.append(f"not judged, which is not the same as clean: {plural(max(summary.not_judged_in_all, len(summary.not_judged)), 'app')}")
+        count = max(summary.not_judged_in_all, len(summary.not_judged))
+        lines.append(f"not judged, which is not the same as clean: {plural(count, 'app')}")
     return lines
 
 
