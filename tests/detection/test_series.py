@@ -12,7 +12,7 @@ BAR = -np.log(Settings().false_alarms_per_app_day)
 def busy(seed, seconds=120, framing=1.0):
     """A link that carries so many sessions at once that their bursts merge, and the flows that feed it."""
     rng = np.random.default_rng(seed)
-    flows, volumes, link = [], [], np.zeros((2, seconds + 8))
+    flows, link = [], np.zeros((2, seconds + 8))
     for k in range(2 * seconds):
         at, life = rng.uniform(0.0, seconds - 4.0), int(rng.integers(1, 4))
         up, down = rng.lognormal(6.5, 0.5), rng.lognormal(9.5, 1.0)
