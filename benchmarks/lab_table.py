@@ -1,6 +1,6 @@
 """What a hunt finds in the relay lab, trace by trace, beside its labels and two rules of one line.
 
-Usage: python benchmarks/lab_table.py PATH_TO_LAB, a folder with traces/, fleet/ and truth/. Prints Markdown. This is
+Usage: python benchmarks/lab_table.py PATH_TO_LAB, with traces/, truth/, perhaps fleet/. Prints Markdown. This is
 the only place that reads the labels, and it reads them after the hunt.
 """
 
@@ -253,7 +253,10 @@ def print_summary(rows: list[Row]) -> None:
 def main() -> None:
     """Print both tables."""
     lab = Path(sys.argv[1])
-    for title, rows in (("Traces", judge_traces(lab)), ("Composed devices", judge_fleet(lab))):
+    parts = [("Traces", judge_traces(lab))]
+    if (lab / "fleet").exists():
+        parts.append(("Composed devices", judge_fleet(lab)))
+    for title, rows in parts:
         print(f"\n## {title}\n")
         print_rows(rows)
         print_summary(rows)

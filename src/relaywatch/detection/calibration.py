@@ -1,7 +1,7 @@
 """Constants measured on labelled traffic: what real relays' legs look like, and what is assumed of others.
 
-Measured on the relay lab, smoothed, and partly set by hand; `docs/detection.md` says what each is for, `docs/results.md`
-what comes of them.
+Measured on the relay lab, smoothed, and partly set by hand: `docs/detection.md` says what each is for, and
+`docs/results.md` what comes of them.
 """
 
 from __future__ import annotations
