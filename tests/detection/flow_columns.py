@@ -36,7 +36,6 @@ def flow_columns(flows: Sequence[Flow]) -> FlowColumns:
         bytes_in=column["bytes_in"].astype(float),
         inbound=inbound,
         side=client_sides(inbound, ports, protocols, remote),
-        remote=remote,
         lookup=column["lookup"].astype(bool),
         protocol=column["protocol"].astype(np.int64),
     )

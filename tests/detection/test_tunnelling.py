@@ -141,5 +141,5 @@ def test_silence_parts_a_flow_into_bursts():
 
 def test_what_a_link_sends_is_counted_with_both_ends():
     volumes = volume_columns([(0, 0.0, 10, 0), (0, 1.0, 20, 0), (1, 1.0, 1_000, 0), (0, 3.0, 40, 0)])
-    link = link_of(np.array([True, False]), volumes.flow, volumes.time, volumes.bytes_out, 1.0)
+    link = link_of(np.array([True, False]), volumes.flow, volumes.time, volumes.bytes_out)
     assert [sent_within(link, 0.0, 1.0), sent_within(link, 0.5, 3.0), sent_within(link, 4.0, 9.0)] == [30.0, 60.0, 0.0]

@@ -12,7 +12,6 @@ from typing import Final
 import numpy as np
 
 from relaywatch.detection.calibration import (
-    PAIR_BRIDGE_GRADE,
     PAIR_EDGES,
     PAIR_NULL,
     PAIR_NULL_WEIGHT,
@@ -201,15 +200,14 @@ def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int) -
 
 
 @compiled
-def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> tuple[float, int]:
-    """Log evidence and number of bridges of one client side; no evidence below `sessions` bridges."""
+def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> float:
+    """Log evidence of one client side; -inf below `sessions` sure bridges."""
     counts = grade_counts(match_legs(group, legs, legs, 0.0, window)[0])
-    bridges = counts[PAIR_BRIDGE_GRADE:].sum()
     if counts[PAIR_SURE_GRADE:].sum() < sessions:
-        return -np.inf, bridges
+        return -np.inf
     if log_evidence(_exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST), counts) <= 0.0:
-        return -np.inf, bridges
-    return log_evidence(leg_ratios(group, legs, window), counts), bridges
+        return -np.inf
+    return log_evidence(leg_ratios(group, legs, window), counts)
 
 
 @compiled
@@ -243,25 +241,23 @@ def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats
 
 
 @compiled
-def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
-    """Each client side tried: its natural log evidence with its stake, first row and bridges.
+def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints]:
+    """Each client side tried: its natural log evidence with its stake, and its first row.
 
     Evidence is -inf where a side has fewer than `sessions` sure bridges.
     """
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     order, begins, ends, sent = largest_sides(group, uplink)
-    evidence = np.zeros(len(begins))
-    first, bridges = np.zeros(len(begins), np.int64), np.zeros(len(begins), np.int64)
+    evidence, first = np.zeros(len(begins)), np.zeros(len(begins), np.int64)
     tried = 0
     for k in range(len(begins)):
         legs = order[begins[k] : ends[k]]
         if len(legs) < sessions:
             continue
-        evidence[tried], bridges[tried] = _score_side(group, legs, window, sessions)
-        evidence[tried] += stake(sent[k], sent_in_all, WAYS)
+        evidence[tried] = _score_side(group, legs, window, sessions) + stake(sent[k], sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
-    return evidence[:tried], first[:tried], bridges[:tried]
+    return evidence[:tried], first[:tried]
 
 
 @compiled

@@ -28,8 +28,8 @@ _REMOTE_MASK: Final = INBOUND_KEY - np.uint64(1)
 class FlowColumns(NamedTuple):
     """Flows sorted by (group, start). Group g is rows offsets[g] to offsets[g + 1].
 
-    side: the client side that the flow would belong to (client_sides); remote: the other party's address, hashed;
-    lookup: a name lookup, which accompanies a target leg but is none; end: equals start where it is not known.
+    side: the client side that the flow would belong to (client_sides); lookup: a name lookup, which accompanies a
+    target leg but is none; end: equals start where it is not known.
     """
 
     offsets: Ints
@@ -39,7 +39,6 @@ class FlowColumns(NamedTuple):
     bytes_in: Floats
     inbound: Flags
     side: Keys
-    remote: Keys
     lookup: Flags
     protocol: Ints
 

@@ -39,6 +39,7 @@ from relaywatch.detection.tunnelling import (
     sent_within,
     volumes_of,
     without,
+    without_framing,
 )
 from relaywatch.model.finding import Topology
 
@@ -130,9 +131,11 @@ def episode_of(flows: FlowColumns, volumes: VolumeColumns, number: int, evidence
 
 def _by_pairs(number: int, group: Group, settings: Settings) -> Episode:
     window, uplink = settings.time_window_s, float(settings.uplink_bytes_threshold)
-    scores, first, _ = score_sides(group, window, FEWEST_BRIDGES, uplink)
+    scores, first = score_sides(group, window, FEWEST_BRIDGES, uplink)
     sides = _chosen(group, scores, first)
-    sides, parts = _clients_only(group, sides, [_paired(group, legs, window) for legs in sides])
+    matched = [_pair_units(group, legs, window) for legs in sides]
+    parts = [_paired(group, legs, *own) for legs, own in zip(sides, matched, strict=True)]
+    sides, parts = _clients_only(group, sides, parts)
     inbound = bool(group.inbound[first[scores.argmax()]])
     return Episode(
         group=number,
@@ -143,7 +146,7 @@ def _by_pairs(number: int, group: Group, settings: Settings) -> Episode:
         framing=1.0,
         fed=np.nan,
         balance=np.nan,
-        units=_pair_units(group, sides[0], window),
+        units=matched[0][0],
         legs=np.sort(np.concatenate(sides)),
         bridges=_merged(group, parts),
     )
@@ -167,11 +170,9 @@ def _clients_only(group: Group, sides: list[Ints], parts: list[Bridges]) -> tupl
     return [sides[k] for k in kept], [parts[k] for k in kept]
 
 
-def _paired(group: Group, legs: Ints, window: float) -> Bridges:
+def _paired(group: Group, legs: Ints, units: Units, scores: Floats) -> Bridges:
     """Bridges of one client side by pairs; a target leg serves one client leg, the better match first."""
-    scores, targets = match_legs(group, legs, legs, 0.0, window)
-    grades = np.searchsorted(PAIR_EDGES, scores, "right")
-    ratios = np.log(leg_ratios(group, legs, window))
+    targets, grades, ratios = units.rows, units.classes, np.log(units.ratios)
     taken: set[int] = set()
     kept = []
     for k in np.argsort(-scores, kind="stable").tolist():
@@ -194,10 +195,11 @@ def _over(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0))
 
 
-def _pair_units(group: Group, legs: Ints, window: float) -> Units:
+def _pair_units(group: Group, legs: Ints, window: float) -> tuple[Units, Floats]:
+    """What the evidence of one client side is made of, and the score of each client leg."""
     scores, targets = match_legs(group, legs, legs, 0.0, window)
     ratios = leg_ratios(group, legs, window)
-    return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios)
+    return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios), scores
 
 
 def _merged(group: Group, parts: list[Bridges]) -> Bridges:
@@ -236,7 +238,7 @@ def _by_series(number: int, group: Group, volumes: VolumeColumns, settings: Sett
 
 
 def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:
-    scores, first, _, manners = score_links(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
+    scores, first, manners = score_links(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
     sides = _chosen(group, scores, first)
     manner = int(manners[scores.argmax()])
     delay, framing, _ = MANNERS[manner].tolist()
@@ -283,13 +285,13 @@ def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) ->
     member[legs] = True
     target = ~group.inbound & ~group.lookup
     bursts = without(bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, target), member)
-    link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out, framing)
+    link = without_framing(link_of(member, volumes.flow, volumes.time, volumes.bytes_out), framing)
     begin, span = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0
     grades = mirror_grades(bursts, link, volumes.time, volumes.bytes_in, delay, 0.0, begin, span)
     return _LinkView(
         bursts,
         link,
-        link_of(member, volumes.flow, volumes.time, volumes.bytes_in, 1.0),
+        link_of(member, volumes.flow, volumes.time, volumes.bytes_in),
         received_beside(bursts, grades >= CARRIED_GRADE),
         grades,
         np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right") * MIRROR_GRADES + grades,

@@ -79,7 +79,7 @@ class Bursts(NamedTuple):
 
 
 class Link(NamedTuple):
-    """What one client side sends over time, without framing: interval begins, running totals with a leading zero."""
+    """What one client side sends over time: interval begins, running totals with a leading zero."""
 
     time: Floats
     total_out: Floats
@@ -126,13 +126,19 @@ def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, tar
 
 
 @compiled
-def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats, framing: float) -> Link:
-    """What the flows marked in `member` sent, over time, divided by framing."""
+def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats) -> Link:
+    """What the flows marked in `member` sent, over time."""
     rows = np.flatnonzero(member[flow])
     rows = rows[np.argsort(time[rows], kind="mergesort")]
     total = np.zeros(len(rows) + 1)
-    total[1:] = np.cumsum(bytes_out[rows]) / framing
+    total[1:] = np.cumsum(bytes_out[rows])
     return Link(time[rows], total)
+
+
+@compiled
+def without_framing(link: Link, framing: float) -> Link:
+    """The link as if each byte that it sends carried 1 / framing bytes."""
+    return Link(link.time, link.total_out / framing)
 
 
 @compiled
@@ -262,24 +268,23 @@ def _ratios(null: Floats) -> Floats:
 @compiled
 def _score_link(
     bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float, sessions: int
-) -> tuple[float, int]:
-    """Log evidence that the link carries the bursts and nothing else, and how many bursts count as bridged.
+) -> float:
+    """Log evidence that the link carries the bursts and nothing else; -inf below `sessions` bridged bursts.
 
     Evidence against moved bursts stands as far as sizes, too, go with bursts: at most SIZE_WORTH times the evidence
     against exchanged sizes.
     """
     found = mirror_grades(bursts, link, time, bytes_in, delay, 0.0, begin, span)
     sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
-    bridged = ((found >= MIRROR_BRIDGE_GRADE) & (sizes > 0)).sum()
-    if bridged < sessions:
-        return -np.inf, bridged
+    if ((found >= MIRROR_BRIDGE_GRADE) & (sizes > 0)).sum() < sessions:
+        return -np.inf
     counts = np.zeros((len(MIRROR_SIZES) + 1) * MIRROR_GRADES, np.int64)
     for k in range(len(found)):
         counts[sizes[k] * MIRROR_GRADES + found[k]] += 1
     by_time = log_evidence(burst_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
     by_size = log_evidence(exchanged_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
     fed, balance = link_account(bursts, link, found, delay)
-    return min(by_time, SIZE_WORTH * by_size) + account_ratio(fed, balance), bridged
+    return min(by_time, SIZE_WORTH * by_size) + account_ratio(fed, balance)
 
 
 @compiled
@@ -342,8 +347,8 @@ def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> Volum
 
 
 @compiled
-def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints, Ints]:
-    """Each client side and manner tried: natural log evidence with its stake, first row, bridged bursts, manner.
+def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
+    """Each client side and manner tried: natural log evidence with its stake, first row, manner.
 
     Evidence is -inf where fewer than `sessions` bursts are bridged.
     """
@@ -352,28 +357,26 @@ def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: flo
     order, begins, ends, sent = largest_sides(group, uplink)
     room = len(begins) * len(MANNERS)
     evidence = np.zeros(room)
-    first, bridged, manners = np.zeros(room, np.int64), np.zeros(room, np.int64), np.zeros(room, np.int64)
+    first, manners = np.zeros(room, np.int64), np.zeros(room, np.int64)
     begin, span, tried = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0, 0
     for k in range(len(begins)):
         legs = order[begins[k] : ends[k]]
         member = np.zeros(len(group.side), np.bool_)
         member[legs] = True
         bursts = without(every, member)
-        if len(bursts.flow) < sessions:
+        framed = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
+        if len(bursts.flow) < sessions or framed.total_out[-1] <= 0.0 or framed.total_out[-1] < uplink:
             continue
         part = BURSTS_STAKE if len(legs) >= sessions else SINGLE_BURSTS_STAKE  # fewer legs are not tried by pairs
         for manner in range(len(MANNERS)):
             delay, framing, share = MANNERS[manner]
-            link = link_of(member, volumes.flow, volumes.time, volumes.bytes_out, framing)
-            if link.total_out[-1] <= 0.0 or link.total_out[-1] * framing < uplink:
-                break
-            evidence[tried], bridged[tried] = _score_link(
+            link = without_framing(framed, framing)
+            evidence[tried] = _score_link(
                 bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
-            )
-            evidence[tried] += stake(sent[k], sent_in_all, 1.0 / (part * share))
+            ) + stake(sent[k], sent_in_all, 1.0 / (part * share))
             first[tried], manners[tried] = legs[0], manner
             tried += 1
-    return evidence[:tried], first[:tried], bridged[:tried], manners[:tried]
+    return evidence[:tried], first[:tried], manners[:tried]
 
 
 @compiled

@@ -134,7 +134,6 @@ def _flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
         bytes_in=flows["bytes_in"].astype(np.float64),
         inbound=inbound,
         side=client_sides(inbound, flows["local_port"], flows["protocol"], flows["remote"]),
-        remote=np.ascontiguousarray(flows["remote"]),
         lookup=lookup,
         protocol=flows["protocol"].astype(np.int64),
     )
