@@ -39,8 +39,6 @@ def test_each_item_of_evidence_is_declared_once():
     ("evidence", "rows"),
     [
         ("conserved bridges", ["DC0085"]),
-        ("link sends what it is fed", ["DC0085"]),
-        ("link follows the sum", ["DC0085"]),
         ("link mirrors targets", ["DC0085"]),
         ("unrelated destinations", ["DC0078"]),
         ("listener", ["DC0021"]),

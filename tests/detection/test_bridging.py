@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaywatch.detection.bridging import conservation, score_bridging
-from relaywatch.detection.calibration import FEWEST_BRIDGES
+from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED
 
 WINDOW_S, UPLINK = 10.0, 4096.0
 SURE = 11.6
@@ -17,7 +17,7 @@ sizes = st.floats(2_000.0, 1e8)
 
 
 def evidence(flows: list[Flow], window: float = WINDOW_S, uplink: float = UPLINK) -> float:
-    return float(score_bridging(flow_columns(flows), window, FEWEST_BRIDGES, uplink)[0])
+    return float(score_bridging(flow_columns(flows), window, FEWEST_BRIDGES, uplink, MEASURED)[0])
 
 
 def web(rng: np.random.Generator, count: int) -> list[tuple[float, float]]:

@@ -9,11 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaywatch.detection import calibration
-from relaywatch.detection.chance import RAREST, SHORTEST_SPAN_S, grade_ratios, log_evidence, shifts_within, wrap
+from relaywatch.detection.chance import (
+    RAREST,
+    RELAYED_SHARES,
+    SHORTEST_SPAN_S,
+    grade_ratios,
+    log_evidence,
+    shifts_within,
+    wrap,
+)
 
 CALIBRATED = {
     "pairs": (calibration.PAIR_RELAY, calibration.PAIR_NULL),
-    **{f"bursts {k}": (calibration.MIRROR_RELAY[k], calibration.MIRROR_NULL[k]) for k in range(3)},
+    **{f"sendings {k}": (calibration.ACCOUNT_RELAY[k], calibration.ACCOUNT_NULL[k]) for k in range(3)},
 }
 
 
@@ -32,7 +40,7 @@ def expected_evidence(ratios: np.ndarray, shares: np.ndarray, legs: int) -> floa
     total = 0.0
     for counts in splits(legs, len(shares)):
         chance = lgamma(legs + 1) + sum(n * log(p) - lgamma(n + 1) for n, p in zip(counts, shares, strict=True))
-        total += exp(chance + log_evidence(ratios, np.array(counts, np.int64)))
+        total += exp(chance + log_evidence(ratios, np.array(counts, np.int64), RELAYED_SHARES))
     return total
 
 
@@ -62,7 +70,7 @@ def test_independent_legs_exceed_a_level_no_more_often_than_promised():
     relay, null = calibration.PAIR_RELAY, calibration.PAIR_NULL
     ratios = grade_ratios(np.zeros(len(null)), relay, null, 20.0)
     draws = np.random.default_rng(1604).multinomial(30, null, size=20_000)
-    evidence = np.array([log_evidence(ratios, counts) for counts in draws])
+    evidence = np.array([log_evidence(ratios, counts, RELAYED_SHARES) for counts in draws])
     for rate in (0.1, 0.01, 0.001):
         assert (evidence >= -log(rate)).mean() <= rate
     assert np.exp(evidence).mean() <= 1.5
@@ -72,7 +80,7 @@ def test_legs_of_relays_gain_evidence():
     relay, null = calibration.PAIR_RELAY, calibration.PAIR_NULL
     ratios = grade_ratios(np.zeros(len(null)), relay, null, 20.0)
     draws = np.random.default_rng(1604).multinomial(14, relay, size=500)
-    evidence = np.array([log_evidence(ratios, counts) for counts in draws])
+    evidence = np.array([log_evidence(ratios, counts, RELAYED_SHARES) for counts in draws])
     assert (evidence >= -log(1e-5)).mean() >= 0.99
 
 
@@ -84,14 +92,14 @@ ratios_of_grades = st.lists(st.floats(0.01, 100.0), min_size=4, max_size=4).map(
 def test_a_stronger_ratio_never_lowers_the_evidence(ratios, counts, grade, factor):
     stronger = ratios.copy()
     stronger[grade] *= factor
-    assert log_evidence(stronger, counts) >= log_evidence(ratios, counts) - 1e-9
+    assert log_evidence(stronger, counts, RELAYED_SHARES) >= log_evidence(ratios, counts, RELAYED_SHARES) - 1e-9
 
 
 @given(ratios_of_grades, counts_of_legs, st.integers(0, 3))
 def test_a_leg_that_speaks_for_a_relay_never_lowers_the_evidence_and_one_against_never_raises_it(ratios, counts, grade):
     more = counts.copy()
     more[grade] += 1
-    change = log_evidence(ratios, more) - log_evidence(ratios, counts)
+    change = log_evidence(ratios, more, RELAYED_SHARES) - log_evidence(ratios, counts, RELAYED_SHARES)
     assert change >= -1e-9 if ratios[grade] >= 1.0 else change <= 1e-9
 
 

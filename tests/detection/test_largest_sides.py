@@ -2,7 +2,7 @@ import numpy as np
 from flow_columns import Flow, flow_columns
 
 from relaywatch.detection.bridging import MOST_SIDES, largest_sides, score_bridging
-from relaywatch.detection.calibration import FEWEST_BRIDGES
+from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED
 from relaywatch.detection.columns import group_of
 
 
@@ -25,7 +25,7 @@ def test_sides_that_send_nothing_or_nobody_knows_what_are_not_tried():
 
 def test_apps_of_which_nothing_is_sent_give_no_evidence_at_any_threshold():
     flows = flow_columns([Flow(float(k), k + 1.0, 0.0, 0.0, k % 3) for k in range(20)])
-    assert score_bridging(flows, 10.0, FEWEST_BRIDGES, 0.0).tolist() == [0.0]
+    assert score_bridging(flows, 10.0, FEWEST_BRIDGES, 0.0, MEASURED).tolist() == [0.0]
 
 
 def test_many_small_flows_before_a_session_do_not_crowd_out_its_target():
@@ -37,4 +37,4 @@ def test_many_small_flows_before_a_session_do_not_crowd_out_its_target():
         flows += [Flow(at + 0.01 + i * 1e-4, at + 0.02 + i * 1e-4, 1.0, 1.0, 2_000 + i) for i in range(300)]
         flows.append(Flow(at + 0.2, at + 1.9, up, down, 5_000 + k))
     ordered = sorted(flows, key=lambda flow: flow[0])
-    assert score_bridging(flow_columns(ordered), 10.0, FEWEST_BRIDGES, 0.0)[0] > 11.5
+    assert score_bridging(flow_columns(ordered), 10.0, FEWEST_BRIDGES, 0.0, MEASURED)[0] > 11.5

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from flow_columns import Flow, flow_columns, volume_columns
 
-from relaywatch.detection.calibration import FEWEST_BRIDGES
+from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED
 from relaywatch.detection.columns import VolumeColumns
 from relaywatch.detection.settings import Settings
-from relaywatch.detection.tunnelling import bursts_of, link_of, score_tunnelling, sent_within
+from relaywatch.detection.tunnelling import MANNERS, Passing, explain, score_tunnelling, scratch, sendings_of
 
 UPLINK = 4096.0
 SURE = 11.6
@@ -22,7 +22,7 @@ def evidence(flows: dict[int, Seconds], uplink: float = UPLINK) -> float:
     rows = sorted(flows.items(), key=lambda item: item[1][0][0])
     made = [Flow(v[0][0], v[-1][0] + 1.0, sum(p[1] for p in v), sum(p[2] for p in v), number) for number, v in rows]
     volumes = [(row, *part) for row, (_, parts) in enumerate(rows) for part in parts]
-    return float(score_tunnelling(flow_columns(made), volume_columns(volumes), FEWEST_BRIDGES, uplink)[0])
+    return float(score_tunnelling(flow_columns(made), volume_columns(volumes), FEWEST_BRIDGES, uplink, MEASURED)[0])
 
 
 def downloads(rng: np.random.Generator, count: int, every: float, begin: float = 20.0) -> dict[int, Seconds]:
@@ -78,6 +78,35 @@ class TestTunnels:
     def test_the_apps_own_traffic_does_not_hide_it(self, own):
         assert evidence(tunnel(3, own=own)) > SURE
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_link_that_brings_what_others_upload_is_found(self, seed):
+        flows = {n: [(when, in_, out) for when, out, in_ in parts] for n, parts in tunnel(seed, delay=0.0).items()}
+        last = max(parts[-1][0] for parts in flows.values())
+        early = {n: [(last - when, *rest) for when, *rest in reversed(parts)] for n, parts in flows.items()}
+        assert evidence(early) > SURE
+
+    @pytest.mark.parametrize("gateways", [2, 4, 8])
+    def test_links_to_several_gateways_are_judged_together(self, gateways):
+        flows, rng = tunnel(5), np.random.default_rng(5)
+        link = flows.pop(7)
+        for k in range(gateways):
+            flows[5_000 + k] = []
+        for when, out, in_ in link:
+            for k, share in enumerate(rng.dirichlet(np.ones(gateways))):
+                flows[5_000 + k].append((when, float(int(out * share)), float(int(in_ * share))))
+        assert evidence(flows) > SURE
+
+    @pytest.mark.parametrize("seed", range(3))
+    @pytest.mark.parametrize("framing", [1.0, 1.36])
+    def test_many_sessions_a_second_are_told_by_their_sum(self, seed, framing):
+        rng = np.random.default_rng(seed)
+        targets = {
+            100 + k: [(float(at + j), 300.0, float(int(size / life))) for j in range(life)]
+            for k in range(240)
+            for at, life, size in [(int(rng.uniform(0, 116)), int(rng.integers(1, 4)), rng.lognormal(9.5, 1.0))]
+        }
+        assert evidence(targets | {7: mirror(rng, targets, 0.2, framing)}) > SURE
+
     def test_reconnecting_link_is_one_client_side(self):
         flows = tunnel(4)
         link = flows.pop(7)
@@ -90,7 +119,7 @@ class TestTunnels:
         parts = [link[:middle], link[middle:], *flows.values()]
         order = np.argsort([flow.start for flow in made], kind="stable")
         volumes = [(row, *part) for row, k in enumerate(order) for part in parts[k]]
-        found = score_tunnelling(flow_columns(made), volume_columns(volumes), FEWEST_BRIDGES, UPLINK)[0]
+        found = score_tunnelling(flow_columns(made), volume_columns(volumes), FEWEST_BRIDGES, UPLINK, MEASURED)[0]
         assert found > SURE
 
 
@@ -114,11 +143,6 @@ class TestOthers:
         flows[7] = [(link[k][0], *link[j][1:]) for k, j in enumerate(moved)]
         assert evidence(flows) < -np.log(Settings().false_alarms_per_app_day)
 
-    def test_link_that_only_receives_is_none(self):
-        flows = tunnel(1)
-        flows[7] = [(when, in_, out) for when, out, in_ in flows[7]]
-        assert evidence(flows) < 3.0
-
     def test_less_sent_than_the_uplink_threshold_is_not_weighed(self):
         flows = tunnel(1)
         assert evidence(flows, uplink=sum(part[1] for part in flows[7]) + 1.0) == 0.0
@@ -126,20 +150,37 @@ class TestOthers:
     def test_no_volumes_give_none(self):
         flows = flow_columns([Flow(0.0, 9.0, 1e6, 1e3, 7), *(Flow(k, k + 1.0, 1e2, 1e5, 100 + k) for k in range(9))])
         empty = VolumeColumns(np.zeros(2, np.int64), np.empty(0, np.int64), *np.empty((3, 0)))
-        assert score_tunnelling(flows, empty, FEWEST_BRIDGES, UPLINK).tolist() == [0.0]
+        assert score_tunnelling(flows, empty, FEWEST_BRIDGES, UPLINK, MEASURED).tolist() == [0.0]
 
 
-def test_silence_parts_a_flow_into_bursts():
-    volumes = volume_columns([(0, 0.0, 10, 5), (0, 1.0, 0, 7), (0, 9.0, 1, 0), (0, 20.0, 2, 3), (1, 20.0, 0, 9)])
-    bursts = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, np.array([True, False]))
-    assert bursts.flow.tolist() == [0, 0]
-    assert bursts.begin.tolist() == [0.0, 20.0]
-    assert bursts.tail.tolist() == [1.0, 20.0]
-    assert bursts.bytes_in.tolist() == [12.0, 3.0]
-    assert bursts.bytes_out.tolist() == [10.0, 2.0]
+def passing(*rows: tuple[float, int, float]) -> Passing:
+    """Bytes by (second, flow)."""
+    return Passing(
+        *(np.array(column, kind) for column, kind in zip(zip(*rows, strict=True), (float, int, float), strict=True))
+    )
 
 
-def test_what_a_link_sends_is_counted_with_both_ends():
-    volumes = volume_columns([(0, 0.0, 10, 0), (0, 1.0, 20, 0), (1, 1.0, 1_000, 0), (0, 3.0, 40, 0)])
-    link = link_of(np.array([True, False]), volumes.flow, volumes.time, volumes.bytes_out)
-    assert [sent_within(link, 0.0, 1.0), sent_within(link, 0.5, 3.0), sent_within(link, 4.0, 9.0)] == [30.0, 60.0, 0.0]
+class TestSendings:
+    def test_silence_parts_them_and_small_ones_are_left_out(self):
+        sendings = sendings_of(passing((0, 0, 400), (2, 0, 100), (9, 0, 20), (20, 0, 900)), 10.0)
+        assert sendings.begin.tolist() == [0.0, 20.0]
+        assert sendings.end.tolist() == [2.0, 20.0]
+        assert sendings.amount.tolist() == [500.0, 900.0]
+
+    def test_long_ones_are_cut(self):
+        sendings = sendings_of(passing(*((second, 0, 1_000.0) for second in range(25))), 10.0)
+        assert sendings.begin.tolist() == [0.0, 10.0, 20.0]
+
+    def test_the_flows_that_sum_to_one_account_for_it_and_others_do_not_matter(self):
+        link = passing((10, 0, 3_060.0), (11, 0, 2_040.0))
+        beside = passing((10, 1, 3_000.0), (10, 3, 90_000.0), (11, 2, 2_000.0), (11, 3, 90_000.0))
+        room = scratch()
+        unexplained, weighed = explain(link, beside, 10.0, 11.0, MANNERS[0], 0.0, 1.0, room)
+        assert unexplained < 1e-6
+        assert set(room.flow[:weighed][room.chosen[:weighed]].tolist()) == {1, 2}
+
+    def test_nothing_accounts_for_an_upload_of_the_apps_own(self):
+        unexplained, _ = explain(
+            passing((10, 0, 5_000.0)), passing((10, 1, 90_000.0)), 10.0, 10.0, MANNERS[0], 0.0, 1.0, scratch()
+        )
+        assert unexplained == 1.0

@@ -83,7 +83,7 @@ REQUIREMENTS: Final = (
     ),
     Requirement(
         "DC0085",
-        ("conserved bridges", "link mirrors targets", "link follows the sum", "link sends what it is fed"),
+        ("conserved bridges", "link mirrors targets"),
         (
             TelemetryRequirement(
                 "flows",

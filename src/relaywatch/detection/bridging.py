@@ -15,10 +15,10 @@ from relaywatch.detection.calibration import (
     PAIR_EDGES,
     PAIR_NULL,
     PAIR_NULL_WEIGHT,
-    PAIR_RELAY,
     PAIR_SURE_GRADE,
+    Tables,
 )
-from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, stake, wrap
+from relaywatch.detection.chance import RELAYED_SHARES, grade_ratios, log_evidence, shifts_within, stake, wrap
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
 from relaywatch.model.compilation import compiled
 
@@ -167,7 +167,7 @@ def grade_counts(scores: Floats) -> Ints:
 
 
 @compiled
-def leg_ratios(group: Group, legs: Ints, window: float) -> Floats:
+def leg_ratios(group: Group, legs: Ints, window: float, tables: Tables) -> Floats:
     """Likelihood ratio of each grade for these client legs: the lesser of two, against two nulls of their own.
 
     The legs moved in time (bursts do not explain the match), and the legs with their bytes exchanged (bursts do
@@ -176,8 +176,8 @@ def leg_ratios(group: Group, legs: Ints, window: float) -> Floats:
     moved = np.zeros(len(PAIR_EDGES) + 1)
     for shift in shifts_within(group.span):
         moved += grade_counts(match_legs(group, legs, legs, shift, window)[0])
-    ratios = grade_ratios(moved, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
-    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES))
+    ratios = grade_ratios(moved, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
+    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables))
 
 
 @compiled
@@ -187,7 +187,7 @@ def _unlike(count: Floats, legs: Ints, donors: Ints) -> Flags:
 
 
 @compiled
-def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int) -> Floats:
+def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, tables: Tables) -> Floats:
     """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways."""
     counts = np.zeros(len(PAIR_EDGES) + 1)
     legs_in_all = len(legs)
@@ -196,18 +196,19 @@ def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int) -
         donors = np.roll(legs, distance)
         unlike = _unlike(group.bytes_out, legs, donors) | _unlike(group.bytes_in, legs, donors)
         counts += grade_counts(match_legs(group, legs[unlike], donors[unlike], 0.0, window)[0])
-    return grade_ratios(counts, PAIR_RELAY, PAIR_NULL, PAIR_NULL_WEIGHT)
+    return grade_ratios(counts, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
 
 
 @compiled
-def _score_side(group: Group, legs: Ints, window: float, sessions: int) -> float:
+def _score_side(group: Group, legs: Ints, window: float, sessions: int, tables: Tables) -> float:
     """Log evidence of one client side; -inf below `sessions` sure bridges."""
     counts = grade_counts(match_legs(group, legs, legs, 0.0, window)[0])
     if counts[PAIR_SURE_GRADE:].sum() < sessions:
         return -np.inf
-    if log_evidence(_exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST), counts) <= 0.0:
+    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
+    if log_evidence(at_first, counts, RELAYED_SHARES) <= 0.0:
         return -np.inf
-    return log_evidence(leg_ratios(group, legs, window), counts)
+    return log_evidence(leg_ratios(group, legs, window, tables), counts, RELAYED_SHARES)
 
 
 @compiled
@@ -241,7 +242,7 @@ def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats
 
 
 @compiled
-def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tuple[Floats, Ints]:
+def score_sides(group: Group, window: float, sessions: int, uplink: float, tables: Tables) -> tuple[Floats, Ints]:
     """Each client side tried: its natural log evidence with its stake, and its first row.
 
     Evidence is -inf where a side has fewer than `sessions` sure bridges.
@@ -254,24 +255,25 @@ def score_sides(group: Group, window: float, sessions: int, uplink: float) -> tu
         legs = order[begins[k] : ends[k]]
         if len(legs) < sessions:
             continue
-        evidence[tried] = _score_side(group, legs, window, sessions) + stake(sent[k], sent_in_all, WAYS)
+        evidence[tried] = _score_side(group, legs, window, sessions, tables) + stake(sent[k], sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
     return evidence[:tried], first[:tried]
 
 
 @compiled
-def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: float) -> Floats:
+def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: float, tables: Tables) -> Floats:
     """Evidence that legs of each group are bridged one to one.
 
-    window: TimeWindow in s; sessions: fewest bridges worth a score; uplink: UplinkBytesThreshold in bytes.
+    window: TimeWindow in s; sessions: fewest bridges worth a score; uplink: UplinkBytesThreshold in bytes; tables: what
+    is measured of relays.
     Returns the natural log evidence of each group's strongest client side, its stake counted; 0 where there is none.
     """
     groups = len(flows.offsets) - 1
     result = np.zeros(groups)
     for g in range(groups):
         if flows.offsets[g + 1] - flows.offsets[g] >= 2 * sessions:
-            evidence = score_sides(group_of(flows, g), window, sessions, uplink)[0]
+            evidence = score_sides(group_of(flows, g), window, sessions, uplink, tables)[0]
             if len(evidence) > 0:
                 result[g] = max(0.0, evidence.max())
     return result

@@ -6,9 +6,11 @@ Measured on the relay lab, smoothed, and partly set by hand: `docs/detection.md`
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
+
+from relaywatch.detection.columns import Floats
 
 PAIR_EDGES: Final = np.array([-8.9, 0.0, 2.0, 4.0, 6.0, 8.0])
 """Upper edges of the grades of a pair's score; grade 0 is "no target leg in reach"."""
@@ -22,40 +24,45 @@ PAIR_BRIDGE_GRADE: Final = 3
 PAIR_SURE_GRADE: Final = 4
 """A client side without FEWEST_BRIDGES pairs of this grade is not weighed further."""
 
-MIRROR_GAPS: Final = np.array([0.03, 0.1, 0.3, 0.7])
-"""Upper edges of the gap between what a link sends and a burst that it carries, natural log of the ratio."""
-MIRROR_GRADES: Final = 7
-"""Grades of a burst: 0 not carried, 1 in part, 2 carried with a wider gap, 3 to 6 carried within ever closer gaps."""
-MIRROR_SIZES: Final = np.array([1_500.0, 15_000.0])
-"""Bytes of a target burst that part small, middle and large bursts: small ones are mirrored by chance more often."""
-MIRROR_RELAY: Final = np.array(
+ACCOUNT_EDGES: Final = np.array([0.05, 0.1, 0.2, 0.35, 0.6, 0.9])
+"""Upper edges of the share of a sending that no set of flows accounts for."""
+ACCOUNT_GRADES: Final = 7
+"""Grades of a sending: 0 nothing accounts for it, then ever closer accounts."""
+ACCOUNT_SIZES: Final = np.array([1_500.0, 3.0])
+"""Bytes below which a sending is small, and seconds below which a larger one is short."""
+ACCOUNT_RELAY: Final = np.array(
     [
-        [0.05, 0.05, 0.55, 0.10, 0.10, 0.05, 0.10],
-        [0.03, 0.03, 0.40, 0.15, 0.11, 0.08, 0.20],
-        [0.03, 0.03, 0.18, 0.15, 0.17, 0.15, 0.29],
+        [0.10, 0.10, 0.15, 0.15, 0.15, 0.15, 0.20],
+        [0.05, 0.04, 0.08, 0.13, 0.18, 0.17, 0.35],
+        [0.04, 0.04, 0.08, 0.15, 0.22, 0.22, 0.25],
     ]
 )
-"""Frequency of each grade among relays' target bursts, a row a size class."""
-MIRROR_NULL: Final = np.array(
+"""Frequency of each grade among the sendings of relays' links, a row a size class: small, short, longer."""
+ACCOUNT_NULL: Final = np.array(
     [
-        [0.40, 0.10, 0.35, 0.08, 0.04, 0.02, 0.01],
-        [0.60, 0.15, 0.15, 0.06, 0.02, 0.014, 0.006],
-        [0.70, 0.15, 0.07, 0.05, 0.02, 0.007, 0.003],
+        [0.60, 0.15, 0.10, 0.07, 0.04, 0.02, 0.02],
+        [0.65, 0.15, 0.10, 0.05, 0.03, 0.012, 0.008],
+        [0.62, 0.20, 0.10, 0.05, 0.02, 0.007, 0.003],
     ]
 )
-MIRROR_NULL_WEIGHT: Final = 12.0
-MIRROR_BRIDGE_GRADE: Final = 3
-CARRIED_GRADE: Final = 2
-FED_EDGES: Final = np.array([0.5, 0.75, 0.9, 0.97])
-FED_RATIOS: Final = np.array([-12.0, -5.0, -2.0, 0.0, 0.5])
-"""Log likelihood ratio of the share of a link's bytes that are sent while it is fed, by upper edge. Relays' links: 0.99
-and more; chaff lowers it, so it weighs and does not gate."""
-BALANCED: Final = 0.04
-BALANCED_RATIO: Final = 3.0
-"""Log likelihood ratio where all that a link sends equals all that it was fed, within this natural log of the ratio."""
-SPARSE: Final = 0.35
-UNBALANCED_RATIO: Final = -3.0
-"""Log likelihood ratio where a link was fed less than this share of what it sends: framing adds 2.5 times at most."""
+"""Frequency of each grade assumed for links that relay nothing."""
+ACCOUNT_NULL_WEIGHT: Final = 12.0
+ACCOUNT_BRIDGE_GRADE: Final = 3
+"""A sending of this grade or better is called accounted for, and the flows that account for it bridged."""
+
+
+class Tables(NamedTuple):
+    """What is measured of relays, and may be measured anew: frequency of each grade of pairs and of sendings.
+
+    pair_relay: one value a grade; account_relay: a row a size class, a column a grade; each sums to 1.
+    """
+
+    pair_relay: Floats
+    account_relay: Floats
+
+
+MEASURED: Final = Tables(PAIR_RELAY, ACCOUNT_RELAY)
+"""The tables that ship: measured on all labelled traffic (`docs/results.md`)."""
 
 FEWEST_BRIDGES: Final = 3
 """Fewer bridged sessions than this are not worth a score: any app has two flows that look alike."""

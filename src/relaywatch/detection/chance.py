@@ -28,6 +28,8 @@ RAREST: Final = 0.25
 """An app's own null never makes a grade rarer than this part of what is assumed of all apps."""
 RELAYED_SHARES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
 """Grid of the share of legs that relay: an app may have much traffic of its own."""
+LINK_SHARES: Final = np.array([0.4, 0.7, 0.95])
+"""Grid of the share of a link's sendings that relay: a gateway's link carries little else but keep-alives and chaff."""
 
 
 @compiled
@@ -70,11 +72,14 @@ def grade_ratios(null_counts: Floats, relay_share: Floats, null_share: Floats, w
 
 
 @compiled
-def log_evidence(ratios: Floats, counts: Ints) -> float:
-    """Natural log of the mixture evidence of `counts` legs in each grade with the grades' likelihood ratios."""
-    logs = np.zeros(len(RELAYED_SHARES))
-    for k in range(len(RELAYED_SHARES)):
-        share = RELAYED_SHARES[k]
+def log_evidence(ratios: Floats, counts: Ints, shares: Floats) -> float:
+    """Natural log of the mixture evidence of `counts` legs in each grade with the grades' likelihood ratios.
+
+    shares: grid of the share of legs that relay, each believed alike.
+    """
+    logs = np.zeros(len(shares))
+    for k in range(len(shares)):
+        share = shares[k]
         for grade in range(len(ratios)):
             if counts[grade] > 0:
                 logs[k] += counts[grade] * np.log1p(share * (ratios[grade] - 1.0))

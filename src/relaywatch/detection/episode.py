@@ -10,36 +10,30 @@ import numpy as np
 
 from relaywatch.detection.bridging import EARLY_S, NONE, leg_ratios, match_legs, score_sides, side_bounds
 from relaywatch.detection.calibration import (
-    CARRIED_GRADE,
+    ACCOUNT_BRIDGE_GRADE,
+    ACCOUNT_GRADES,
     FEWEST_BRIDGES,
-    MIRROR_BRIDGE_GRADE,
-    MIRROR_GRADES,
-    MIRROR_SIZES,
     PAIR_BRIDGE_GRADE,
     PAIR_EDGES,
+    Tables,
 )
-from relaywatch.detection.chance import log_evidence
+from relaywatch.detection.chance import LINK_SHARES, RELAYED_SHARES, log_evidence
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
-from relaywatch.detection.series import LAGS_S, balance_ratio, score_series
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.tunnelling import (
+    DOWN,
     MANNERS,
-    SIZE_WORTH,
-    Bursts,
-    Link,
-    account_ratio,
-    burst_ratios,
-    bursts_of,
+    PAUSE_S,
+    account_classes,
+    chosen_feeders,
     exchanged_ratios,
-    link_account,
-    link_of,
-    mirror_grades,
-    received_beside,
+    hypotheses,
+    moved_ratios,
+    passing_of,
     score_links,
-    sent_within,
+    scratch,
+    sendings_of,
     volumes_of,
-    without,
-    without_framing,
 )
 from relaywatch.model.finding import Topology
 
@@ -70,38 +64,48 @@ class Bridges:
 
 @dataclass(frozen=True, slots=True)
 class Units:
-    """What an episode's evidence is made of, one value each: client legs of pairs, bursts of volumes.
+    """What an episode's evidence is made of, one value each: client legs of pairs, or a link's sendings.
 
-    rows: the target leg in the group's flows, NONE where there is none; classes: index into the ratios; ratios,
-    size_ratios: likelihood ratio of each class against moved and against exchanged legs or bursts.
+    rows: the target leg in the group's flows, of a sending the one that gave most, NONE where there is none; classes:
+    index into the ratios; ratios, size_ratios: likelihood ratio of each class against moved and against exchanged
+    units; shares: grid of the share of units that relay.
     """
 
     rows: Ints
     classes: Ints
     ratios: Floats
     size_ratios: Floats
+    shares: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How a link relays: window_s and lag_s in s, framing in bytes passed on for each byte carried (MANNERS).
+
+    uploads: it brings what the others send, rather than sends what they receive; accounted: the share of what passes on
+    it, in bytes, that the others account for.
+    """
+
+    window_s: float
+    lag_s: float
+    framing: float
+    uploads: bool
+    accounted: float
 
 
 @dataclass(frozen=True, slots=True)
 class Episode:
     """One group's relaying. legs: rows of all flows of the client sides.
 
-    by_volume: judged interval by interval (tunnelling), not flow by flow (bridging); delay (s) and framing (bytes
-    sent for each byte carried): as in MANNERS; fed, balance: link_account of the strongest link, NaN of pairs.
-    log_evidence leaves account_ratio out.
-    units: what the evidence of the strongest client side is made of; None where the sum of all flows
-    beside it was judged.
+    manner: how the link relays, where it was judged by volume, interval by interval; None where legs were paired.
+    units: what the evidence of the strongest client side is made of.
     """
 
     group: int
     topology: Topology
-    by_volume: bool
     log_evidence: float
-    delay: float
-    framing: float
-    fed: float
-    balance: float
-    units: Units | None
+    manner: Manner | None
+    units: Units
     legs: Ints
     bridges: Bridges
 
@@ -115,37 +119,32 @@ class Found(NamedTuple):
     """Natural log evidence of one group by each matcher; 0 where there is none."""
 
     pairs: float
-    bursts: float
-    series: float
+    volumes: float
 
 
-def episode_of(flows: FlowColumns, volumes: VolumeColumns, number: int, evidence: Found, settings: Settings) -> Episode:
+def episode_of(
+    flows: FlowColumns, volumes: VolumeColumns, number: int, evidence: Found, settings: Settings, tables: Tables
+) -> Episode:
     """The episode of group `number`; evidence: what each matcher found in it, one above 0."""
     group = group_of(flows, number)
-    if evidence.pairs >= min(max(evidence.bursts, evidence.series), PAIRS_SUFFICE):
-        return _by_pairs(number, group, settings)
-    if evidence.series > evidence.bursts and evidence.bursts < PAIRS_SUFFICE:
-        return _by_series(number, group, volumes_of(flows, volumes, number), settings)
-    return _by_volumes(number, group, volumes_of(flows, volumes, number), settings)
+    if evidence.pairs >= min(evidence.volumes, PAIRS_SUFFICE):
+        return _by_pairs(number, group, settings, tables)
+    return _by_volumes(number, group, volumes_of(flows, volumes, number), settings, tables)
 
 
-def _by_pairs(number: int, group: Group, settings: Settings) -> Episode:
+def _by_pairs(number: int, group: Group, settings: Settings, tables: Tables) -> Episode:
     window, uplink = settings.time_window_s, float(settings.uplink_bytes_threshold)
-    scores, first = score_sides(group, window, FEWEST_BRIDGES, uplink)
+    scores, first = score_sides(group, window, FEWEST_BRIDGES, uplink, tables)
     sides = _chosen(group, scores, first)
-    matched = [_pair_units(group, legs, window) for legs in sides]
+    matched = [_pair_units(group, legs, window, tables) for legs in sides]
     parts = [_paired(group, legs, *own) for legs, own in zip(sides, matched, strict=True)]
     sides, parts = _clients_only(group, sides, parts)
     inbound = bool(group.inbound[first[scores.argmax()]])
     return Episode(
         group=number,
         topology=Topology.ACCEPTED if inbound else Topology.BACK_CONNECT,
-        by_volume=False,
         log_evidence=float(max(0.0, scores.max())),
-        delay=0.0,
-        framing=1.0,
-        fed=np.nan,
-        balance=np.nan,
+        manner=None,
         units=matched[0][0],
         legs=np.sort(np.concatenate(sides)),
         bridges=_merged(group, parts),
@@ -195,11 +194,11 @@ def _over(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0))
 
 
-def _pair_units(group: Group, legs: Ints, window: float) -> tuple[Units, Floats]:
+def _pair_units(group: Group, legs: Ints, window: float, tables: Tables) -> tuple[Units, Floats]:
     """What the evidence of one client side is made of, and the score of each client leg."""
     scores, targets = match_legs(group, legs, legs, 0.0, window)
-    ratios = leg_ratios(group, legs, window)
-    return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios), scores
+    ratios = leg_ratios(group, legs, window, tables)
+    return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios, RELAYED_SHARES), scores
 
 
 def _merged(group: Group, parts: list[Bridges]) -> Bridges:
@@ -211,114 +210,141 @@ def _merged(group: Group, parts: list[Bridges]) -> Bridges:
     return Bridges(**{name: values[keep] for name, values in columns.items()})
 
 
-def _by_series(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:
-    """Every flow beside the link counts as fed by it: their sum is what was judged."""
-    scores, first, balances = score_series(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
+class _Link(NamedTuple):
+    """One link's sendings and what accounts for them.
+
+    legs: rows of its flows; begin, end, amount: of each sending, s (running backwards where it uploads) and bytes;
+    classes: of each sending; number, row, given: each chosen flow's sending, row in the group and bytes.
+    """
+
+    legs: Ints
+    begin: Floats
+    end: Floats
+    amount: Floats
+    units: Units
+    number: Ints
+    row: Ints
+    given: Floats
+
+    @property
+    def accounted(self) -> Flags:
+        """Which sendings are accounted for."""
+        return np.asarray(self.units.classes % ACCOUNT_GRADES >= ACCOUNT_BRIDGE_GRADE)
+
+
+def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Settings, tables: Tables) -> Episode:
+    """The strongest link, with every further one that stands by itself and relays the same way."""
+    uplink = float(settings.uplink_bytes_threshold)
+    scores, side, way, manner = score_links(group, volumes, FEWEST_BRIDGES, uplink, tables)
     best = int(scores.argmax())
-    legs = np.flatnonzero(group.side == group.side[first[best]])
-    beside = ~group.inbound & ~group.lookup & (group.side != group.side[first[best]]) & (group.bytes_in > 0.0)
-    alive = (group.start >= group.start[legs].min() - EARLY_S) & (group.start <= group.end[legs].max())
-    target = np.flatnonzero(beside & alive)
-    client = legs[np.clip(np.searchsorted(group.start[legs], group.start[target], "right") - 1, 0, len(legs) - 1)]
-    unknown, count = np.full(len(target), np.nan), len(target)
-    lag = np.maximum(group.start[target] - group.start[client], 0.0)
+    tried = hypotheses(group, FEWEST_BRIDGES)
+    every = [tried.rows[a:b] for a, b in zip(tried.begins.tolist(), tried.ends.tolist(), strict=True)]
+    same_kind = np.array([group.inbound[every[k][0]] == group.inbound[every[side[best]][0]] for k in side])
+    further = (scores >= FURTHER_SIDES) & (way == way[best]) & same_kind
+    order = [int(side[best]), *sorted(set(side[further].tolist()) - {int(side[best])})]
+    shape = MANNERS[manner[best]]
+    links = [_link(group, volumes, every[k], int(way[best]), shape, tables) for k in order]
+    links = _distinct(group, links)
+    parts = [_accounted(group, volumes, link, shape[2], uploads=way[best] != DOWN) for link in links]
+    main = links[0]
+    window_s, lag_s, framing = shape[:3].tolist()
+    accounted = float(main.amount[main.accounted].sum() / max(main.amount.sum(), 1.0))
     return Episode(
         group=number,
-        topology=Topology.ACCEPTED if group.inbound[legs[0]] else Topology.TUNNEL,
-        by_volume=True,
-        log_evidence=float(max(0.0, scores[best] - balance_ratio(balances[best]))),
-        delay=float(LAGS_S - 1),
-        framing=float(balances[best]),
-        fed=np.nan,
-        balance=float(balances[best]),
-        units=None,
-        legs=legs,
-        bridges=Bridges(client, target, lag, unknown, unknown, np.zeros(count), np.ones(count, np.int64)),
-    )
-
-
-def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Settings) -> Episode:
-    scores, first, manners = score_links(group, volumes, FEWEST_BRIDGES, float(settings.uplink_bytes_threshold))
-    sides = _chosen(group, scores, first)
-    manner = int(manners[scores.argmax()])
-    delay, framing, _ = MANNERS[manner].tolist()
-    sides, parts = _clients_only(group, sides, [_mirrored(group, volumes, legs, manner) for legs in sides])
-    inbound = bool(group.inbound[first[scores.argmax()]])
-    view = _link_view(group, volumes, sides[0], manner)
-    fed, balance = link_account(view.bursts, view.link, view.grades, delay)
-    return Episode(
-        group=number,
-        topology=Topology.ACCEPTED if inbound else Topology.TUNNEL,
-        by_volume=True,
-        log_evidence=float(max(0.0, scores.max() - account_ratio(fed, balance))),
-        delay=delay,
-        framing=framing,
-        fed=fed,
-        balance=balance,
-        units=Units(view.bursts.flow, view.classes, view.ratios, view.size_ratios),
-        legs=np.sort(np.concatenate(sides)),
+        topology=Topology.ACCEPTED if group.inbound[main.legs[0]] else Topology.TUNNEL,
+        log_evidence=float(max(0.0, scores[best])),
+        manner=Manner(window_s, lag_s, framing, bool(way[best] != DOWN), accounted),
+        units=main.units,
+        legs=np.unique(np.concatenate([link.legs for link in links])),
         bridges=_merged(group, parts),
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _LinkView:
-    """One link and the bursts beside it.
-
-    beside: bytes of the carried bursts within each one's intervals, itself included; classes: grade within size class,
-    as an index into the ratios (not logs).
-    """
-
-    bursts: Bursts
-    link: Link
-    back: Link
-    beside: Floats
-    grades: Ints
-    classes: Ints
-    ratios: Floats
-    size_ratios: Floats
+def _distinct(group: Group, links: list[_Link]) -> list[_Link]:
+    """Leave out further links that the strongest one uses as targets, or has among its legs."""
+    main = links[0]
+    taken = set(group.side[main.row[main.accounted[main.number]]].tolist()) | set(group.side[main.legs].tolist())
+    return [main, *(link for link in links[1:] if int(group.side[link.legs[0]]) not in taken)]
 
 
-def _link_view(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) -> _LinkView:
-    delay, framing, _ = MANNERS[manner].tolist()
-    member = np.zeros(len(group.side), np.bool_)
-    member[legs] = True
-    target = ~group.inbound & ~group.lookup
-    bursts = without(bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, target), member)
-    link = without_framing(link_of(member, volumes.flow, volumes.time, volumes.bytes_out), framing)
-    begin, span = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0
-    grades = mirror_grades(bursts, link, volumes.time, volumes.bytes_in, delay, 0.0, begin, span)
-    return _LinkView(
-        bursts,
-        link,
-        link_of(member, volumes.flow, volumes.time, volumes.bytes_in),
-        received_beside(bursts, grades >= CARRIED_GRADE),
-        grades,
-        np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right") * MIRROR_GRADES + grades,
-        burst_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span),
-        exchanged_ratios(bursts, link, volumes.time, volumes.bytes_in, delay, begin, span),
+def _link(group: Group, volumes: VolumeColumns, legs: Ints, way: int, manner: Floats, tables: Tables) -> _Link:
+    link, beside = passing_of(group, volumes, legs, way)
+    sendings, room = sendings_of(link, manner[3]), scratch()
+    begin = min(link.second[0], beside.second[0])
+    span = max(link.second[-1], beside.second[-1]) - begin + 1.0
+    classes, _ = account_classes(link, beside, sendings, manner, room)
+    number, row, given = chosen_feeders(link, beside, sendings, manner, room)
+    order = np.lexsort((row, given, number))
+    largest = np.full(len(classes), NONE, np.int64)
+    largest[number[order]] = row[order]
+    units = Units(
+        largest,
+        classes,
+        moved_ratios(link, beside, sendings, manner, begin, span, tables, room),
+        exchanged_ratios(link, beside, sendings, manner, tables, room),
+        LINK_SHARES,
     )
+    return _Link(legs, sendings.begin, sendings.end, sendings.amount, units, number, row, given)
 
 
-def _mirrored(group: Group, volumes: VolumeColumns, legs: Ints, manner: int) -> Bridges:
-    """Bridges of one link: each target leg with a burst that the link sent on."""
-    view = _link_view(group, volumes, legs, manner)
-    bursts, worth = view.bursts, np.log(view.ratios)[view.classes]
-    bridged = np.flatnonzero((view.grades >= MIRROR_BRIDGE_GRADE) & (bursts.bytes_in >= MIRROR_SIZES[0]))
-    rows = [
-        _target_bridge(group, legs, view, bridged[bursts.flow[bridged] == flow], worth, manner)
-        for flow in np.unique(bursts.flow[bridged])
-    ]
-    columns = np.array(rows, dtype=np.float64).reshape(len(rows), 7).T
+def _accounted(group: Group, volumes: VolumeColumns, link: _Link, framing: float, *, uploads: bool) -> Bridges:
+    """Bridges of one link: each target leg that accounts for part of its sendings."""
+    kept = link.accounted[link.number]
+    number, row, given = link.number[kept], link.row[kept], link.given[kept]
+    whole = _sums(number, given, len(link.amount))
+    # Each flow's part of what passed on the link while it was among those that account for it.
+    passed = link.amount[number] * given / whole[number]
+    worth = np.log(link.units.ratios)[link.units.classes[number]] * given / whole[number]
+    targets, place = np.unique(row, return_inverse=True)
+    fed = _sums(place, given, len(targets))
+    ratio = _over(_sums(place, passed, len(targets)), fed)
+    unknown = np.full(len(targets), np.nan)
     return Bridges(
-        client=columns[0].astype(np.int64),
-        target=columns[1].astype(np.int64),
-        lag=columns[2],
-        upstream=columns[3],
-        downstream=columns[4],
-        log_ratio=columns[5],
-        slices=columns[6].astype(np.int64),
+        client=_carriers(group, volumes, link.legs, targets, np.asarray(framing * fed), uploads=uploads),
+        target=targets,
+        lag=_waited(group, volumes, link.legs, targets),
+        upstream=_over(np.ones(len(targets)), ratio) if uploads else unknown,
+        downstream=unknown if uploads else ratio,
+        log_ratio=_sums(place, worth, len(targets)),
+        slices=_runs(link, number, place, len(targets)),
     )
+
+
+def _sums(place: Ints, amount: Floats, count: int) -> Floats:
+    return np.asarray(np.bincount(place, amount, count), np.float64)
+
+
+def _runs(link: _Link, number: Ints, place: Ints, count: int) -> Ints:
+    """For each target leg the accounted sendings that silence parts: requests over one kept-alive connection."""
+    order = np.lexsort((link.begin[number], place))
+    begin, end, who = link.begin[number[order]], link.end[number[order]], place[order]
+    apart = np.ones(len(order), np.bool_)
+    apart[1:] = (who[1:] != who[:-1]) | (begin[1:] - end[:-1] > PAUSE_S)
+    return np.bincount(who[apart], minlength=count).astype(np.int64)
+
+
+def _carriers(
+    group: Group, volumes: VolumeColumns, legs: Ints, targets: Ints, expected: Floats, *, uploads: bool
+) -> Ints:
+    """Of several links the one that each target leg was carried on: what passed on it meanwhile comes nearest to it."""
+    passed = np.full((len(legs), len(targets)), np.inf)
+    for k, leg in enumerate(legs.tolist()):
+        own = np.flatnonzero(volumes.flow == leg)
+        amount = volumes.bytes_in[own] if uploads else volumes.bytes_out[own]
+        total = np.concatenate([[0.0], np.cumsum(amount)])
+        first = np.searchsorted(volumes.time[own], np.floor(group.start[targets]))
+        last = np.searchsorted(volumes.time[own], group.end[targets] + PAUSE_S, "right")
+        open_then = (group.start[leg] <= group.end[targets]) & (group.end[leg] >= group.start[targets] - EARLY_S)
+        passed[k] = np.where(open_then, np.abs(np.log((total[last] - total[first] + 1.0) / (expected + 1.0))), np.inf)
+    return np.asarray(legs[passed.argmin(axis=0)], np.int64)
+
+
+def _waited(group: Group, volumes: VolumeColumns, legs: Ints, targets: Ints) -> Floats:
+    """Seconds from what the link last received before each target leg began, or from the link's own begin."""
+    own = np.isin(volumes.flow, legs) & (volumes.bytes_in > 0.0)
+    heard = np.concatenate([[group.start[legs].min()], np.sort(volumes.time[own])])
+    last = heard[np.maximum(np.searchsorted(heard, group.start[targets], "right") - 1, 0)]
+    return np.asarray(np.maximum(group.start[targets] - last, 0.0))
 
 
 def evidence_beyond_one(units: Units, parties: Sequence[str]) -> tuple[float, float]:
@@ -333,30 +359,5 @@ def evidence_beyond_one(units: Units, parties: Sequence[str]) -> tuple[float, fl
 
 def _unit_evidence(units: Units, counted: Flags) -> float:
     counts = np.bincount(units.classes[counted], minlength=len(units.ratios))
-    return float(min(log_evidence(units.ratios, counts), SIZE_WORTH * log_evidence(units.size_ratios, counts)))
-
-
-def _target_bridge(
-    group: Group, legs: Ints, view: _LinkView, own: Ints, worth: Floats, manner: int
-) -> tuple[float, ...]:
-    """One target leg's row of Bridges, from its bridged bursts `own`."""
-    bursts, link, back = view.bursts, view.link, view.back
-    delay, framing, _ = MANNERS[manner].tolist()
-    flow = int(bursts.flow[own[0]])
-    begin = float(group.start[flow])
-    open_legs = legs[(group.start[legs] <= begin + delay) & (group.end[legs] >= begin)]
-    client = int(open_legs[-1]) if len(open_legs) else int(legs[0])
-    asked = int(np.searchsorted(back.time, begin, "right")) - 1
-    lag = begin - float(back.time[asked] if asked >= 0 else group.start[client])
-    received = sum(sent_within(back, bursts.begin[k] - delay, bursts.tail[k]) for k in own)
-    sent = np.array([sent_within(link, bursts.head[k], bursts.tail[k] + delay) for k in own])
-    returned = framing * (sent * bursts.bytes_in[own] / np.maximum(view.beside[own], bursts.bytes_in[own])).sum()
-    return (
-        client,
-        flow,
-        max(lag, 0.0),
-        bursts.bytes_out[own].sum() / received if received else np.nan,
-        returned / bursts.bytes_in[own].sum(),
-        worth[own].sum(),
-        len(own),
-    )
+    by_time = log_evidence(units.ratios, counts, units.shares)
+    return float(min(by_time, log_evidence(units.size_ratios, counts, units.shares)))

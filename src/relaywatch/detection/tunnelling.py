@@ -1,8 +1,12 @@
-"""Tunnels: one or a few links that carry many sessions, matched to the sum of the flows that they feed.
+"""Tunnels: links that carry many sessions, each thing they send accounted for by what other flows just received.
 
-Needs volumes. Each burst that a possible target leg receives must leave on the link within the delay, and what leaves
-on the link in that time must be this burst, or this burst and those beside it. An app's own traffic may run beside the
-relay's: bursts are judged one by one, and only those that the link could have carried are added up.
+Needs volumes. What a link sends without a pause is one sending. For each sending, a set of the flows beside it is
+sought that, each taken whole, sums second by second to what left (`_account`). A relay's link sends nothing that it was
+not fed, so nearly all its sendings have such a set; an app's own traffic may run beside it, since no flow has to be in
+the set. Uploads are the same seen backwards: what the link receives is accounted for by what other flows send next.
+
+Choosing sets makes chance matches common where many flows are busy at once. The nulls choose sets in the same way, for
+sendings moved in time and for sendings of another one's size, so they tell what the freedom of choice is worth.
 """
 
 from __future__ import annotations
@@ -13,324 +17,103 @@ import numpy as np
 
 from relaywatch.detection.bridging import largest_sides
 from relaywatch.detection.calibration import (
-    BALANCED,
-    BALANCED_RATIO,
-    CARRIED_GRADE,
-    FED_EDGES,
-    FED_RATIOS,
-    MIRROR_BRIDGE_GRADE,
-    MIRROR_GAPS,
-    MIRROR_GRADES,
-    MIRROR_NULL,
-    MIRROR_NULL_WEIGHT,
-    MIRROR_RELAY,
-    MIRROR_SIZES,
-    SPARSE,
-    UNBALANCED_RATIO,
+    ACCOUNT_BRIDGE_GRADE,
+    ACCOUNT_EDGES,
+    ACCOUNT_GRADES,
+    ACCOUNT_NULL,
+    ACCOUNT_NULL_WEIGHT,
+    ACCOUNT_SIZES,
+    Tables,
 )
-from relaywatch.detection.chance import grade_ratios, log_evidence, shifts_within, stake, wrap
+from relaywatch.detection.chance import LINK_SHARES, grade_ratios, log_evidence, shifts_within, stake, wrap
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.model.compilation import compiled
 
-MANNERS: Final = np.array([[2.0, 1.02, 0.5], [6.0, 1.02, 0.2], [2.0, 1.36, 0.2], [6.0, 1.36, 0.1]])
-"""How a link may relay: delay in s (prompt at one-second volumes, or waiting some seconds), bytes sent for each byte
-carried (binary framing within TLS or SSH, or base64 within JSON), and the share of belief staked on it."""
-BURSTS_STAKE: Final = 0.3
-SERIES_STAKE: Final = 0.2
-SINGLE_BURSTS_STAKE: Final = 0.6
-SINGLE_SERIES_STAKE: Final = 0.4
-"""Shares of the belief in a client side staked on bursts and on series, pairs having the rest; and where a side has too
-few legs for pairs."""
+MANNERS: Final = np.array(
+    [
+        [2.0, 0.0, 1.02, 10.0, 0.28],
+        [2.0, 0.0, 1.36, 10.0, 0.14],
+        [6.0, 0.0, 1.02, 16.0, 0.10],
+        [6.0, 0.0, 1.36, 16.0, 0.08],
+        [6.0, 2.0, 1.02, 16.0, 0.08],
+        [6.0, 2.0, 1.36, 16.0, 0.04],
+        [16.0, 2.0, 1.02, 24.0, 0.12],
+        [16.0, 2.0, 1.36, 24.0, 0.04],
+        [16.0, 8.0, 1.02, 24.0, 0.04],
+        [6.0, 2.0, 0.5, 16.0, 0.08],
+    ]
+)
+"""How a link may relay. Window in s over which bytes are summed (what is held back by a varying time less than that
+stays in it); further delay in s; bytes passed on for each byte carried (binary frames within TLS or SSH, base64 within
+JSON, compressed); longest sending in s; and the share of belief staked on it."""
+DOWN: Final = 0
+UP: Final = 1
+WAY_STAKES: Final = np.array([0.7, 0.3])
+"""Belief staked on a link that sends what others receive, and on one that brings what others send."""
+ALONE_STAKE: Final = 0.8
+TOGETHER_STAKE: Final = 0.2
+"""Belief staked on a client side by itself, and on all upload-heavy ones together as links to several gateways."""
+BESIDE_PAIRS: Final = 0.5
+"""Belief left for volumes where a client side has legs enough to be tried by pairs."""
+MOST_SENDERS: Final = 16
+MOST_RECEIVERS: Final = 4
+MOST_TOGETHER: Final = 8
+"""Client sides tried: those that send most, those that receive most, and how many may be links of one relay."""
+UPLOAD_HEAVY: Final = 1.5
 PAUSE_S: Final = 2.0
-"""Silence that parts two bursts of one flow."""
-COVERED: Final = 0.9
-"""Share of a burst that must leave on the link in time for the link to have carried it."""
+"""Silence that parts two sendings."""
+LEAST_SENDING: Final = 300.0
+"""Bytes of a sending that is judged: keep-alives are not."""
+MOST_SENDINGS: Final = 400
+"""Sendings judged of one link, the largest ones: bounds the work."""
+LONGEST_S: Final = 64
+MOST_FEEDERS: Final = 256
+"""Flows weighed for one sending."""
+PASSES: Final = 2
 EXCHANGES: Final = 9
-"""Ways in which bursts exchange sizes, spread over the episode."""
-UNLIKE: Final = 0.7
-"""Natural log of the ratio from which two sizes are told apart: beyond the widest gap of a bridged burst."""
-SIZE_WORTH: Final = 2.0
-"""Exchanged bursts keep the times at which the link is busy, where chance matches are commoner: they tell less each."""
-PARTLY: Final = 0.3
-"""Share of a burst from which the link has carried part of it."""
-OVERHEAD: Final = 60.0
+"""Ways in which sendings exchange sizes, spread over the activity."""
+UNLIKE: Final = 0.5
+"""Natural log of the ratio from which two sizes are told apart; an exchange of like ones would exchange nothing."""
+LEAST_PROMISE: Final = 2.0
+"""Natural log evidence, against what is assumed of all apps, below which a link's own nulls are not tried."""
 
 
-class Bursts(NamedTuple):
-    """What possible target legs received, in bursts; bytes_in > 0 in every burst.
+class Passing(NamedTuple):
+    """Bytes that pass on some flows, by time. second: whole s; flow: row in the group; amount: bytes, above 0."""
 
-    first, last: rows of VolumeColumns (within the group's slice), half-open; begin: first interval of the burst;
-    head, tail: first and last interval with bytes_in; scale: what the bytes of its rows are multiplied by, 1 as seen.
-    row_time, row_bytes, row_burst: every interval with bytes_in, by time, and the number of its burst.
-    """
-
+    second: Floats
     flow: Ints
-    first: Ints
-    last: Ints
+    amount: Floats
+
+
+class Sendings(NamedTuple):
+    """What a link passes on without a pause. begin, end: its first and last second; amount: bytes."""
+
     begin: Floats
-    head: Floats
-    tail: Floats
-    bytes_in: Floats
-    bytes_out: Floats
-    scale: Floats
-    row_time: Floats
-    row_bytes: Floats
-    row_burst: Ints
+    end: Floats
+    amount: Floats
 
 
-class Link(NamedTuple):
-    """What one client side sends over time: interval begins, running totals with a leading zero."""
+class Scratch(NamedTuple):
+    """Room for one sending: bytes by (flow, second), the flows' rows, bytes, choice, and what is left by second."""
 
-    time: Floats
-    total_out: Floats
-
-
-@compiled
-def bursts_of(flow: Ints, time: Floats, bytes_out: Floats, bytes_in: Floats, target: Flags) -> Bursts:
-    """Bursts of the flows that may be target legs, from a group's volumes sorted by (flow, time)."""
-    size = len(flow)
-    flows, firsts, lasts = np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64)
-    numbers = np.zeros((5, size))
-    burst_of = np.full(size, -1, np.int64)
-    count, k = 0, 0
-    while k < size:
-        stop = k + 1
-        while stop < size and flow[stop] == flow[k] and time[stop] - time[stop - 1] <= PAUSE_S:
-            stop += 1
-        received = bytes_in[k:stop].sum()
-        if target[flow[k]] and received > 0.0:
-            flows[count], firsts[count], lasts[count] = flow[k], k, stop
-            filled = np.flatnonzero(bytes_in[k:stop] > 0.0)
-            numbers[0, count] = time[k]
-            numbers[1, count], numbers[2, count] = time[k + filled[0]], time[k + filled[-1]]
-            numbers[3, count], numbers[4, count] = received, bytes_out[k:stop].sum()
-            burst_of[k + filled] = count
-            count += 1
-        k = stop
-    rows = np.flatnonzero(burst_of >= 0)
-    rows = rows[np.argsort(time[rows], kind="mergesort")]
-    return Bursts(
-        flows[:count],
-        firsts[:count],
-        lasts[:count],
-        numbers[0, :count],
-        numbers[1, :count],
-        numbers[2, :count],
-        numbers[3, :count],
-        numbers[4, :count],
-        np.ones(count),
-        time[rows],
-        bytes_in[rows],
-        burst_of[rows],
-    )
+    carried: Floats
+    flow: Ints
+    total: Floats
+    chosen: Flags
+    left: Floats
 
 
-@compiled
-def link_of(member: Flags, flow: Ints, time: Floats, bytes_out: Floats) -> Link:
-    """What the flows marked in `member` sent, over time."""
-    rows = np.flatnonzero(member[flow])
-    rows = rows[np.argsort(time[rows], kind="mergesort")]
-    total = np.zeros(len(rows) + 1)
-    total[1:] = np.cumsum(bytes_out[rows])
-    return Link(time[rows], total)
+class Hypotheses(NamedTuple):
+    """Client sides tried as links. Side k is rows[begins[k] : ends[k]] of the group's flows.
 
-
-@compiled
-def without_framing(link: Link, framing: float) -> Link:
-    """The link as if each byte that it sends carried 1 / framing bytes."""
-    return Link(link.time, link.total_out / framing)
-
-
-@compiled
-def sent_within(link: Link, begin: float, end: float) -> float:
-    """Bytes that the link sent in intervals that begin within [begin, end], in s."""
-    high = np.searchsorted(link.time, end, "right")
-    low = np.searchsorted(link.time, begin)
-    return float(link.total_out[high] - link.total_out[low])
-
-
-@compiled
-def _coverage(
-    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, offsets: Floats
-) -> tuple[Floats, Floats]:
-    """For each burst moved by its offset: share of it that the link sends on in time; bytes it sends meanwhile."""
-    count = len(bursts.flow)
-    covered, sent = np.zeros(count), np.zeros(count)
-    for k in range(count):
-        sent[k] = sent_within(link, bursts.head[k] + offsets[k], bursts.tail[k] + offsets[k] + delay)
-        if sent[k] < 0.3 * bursts.bytes_in[k]:
-            continue
-        for row in range(bursts.first[k], bursts.last[k]):
-            if bytes_in[row] > 0.0:
-                at = time[row] + offsets[k]
-                covered[k] += min(bytes_in[row] * bursts.scale[k], sent_within(link, at, at + delay))
-        covered[k] /= bursts.bytes_in[k]
-    return covered, sent
-
-
-@compiled
-def received_beside(bursts: Bursts, kept: Flags) -> Floats:
-    """For each burst what the kept bursts received between its head and its tail, itself included."""
-    total = np.zeros(len(bursts.row_time) + 1)
-    for k in range(len(bursts.row_time)):
-        burst = bursts.row_burst[k]
-        total[k + 1] = total[k] + (bursts.row_bytes[k] * bursts.scale[burst] if kept[burst] else 0.0)
-    low = np.searchsorted(bursts.row_time, bursts.head)
-    return total[np.searchsorted(bursts.row_time, bursts.tail, "right")] - total[low]
-
-
-@compiled
-def mirror_grades(
-    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, shift: float, begin: float, span: float
-) -> Ints:
-    """Grade of each burst: 0 and 1 not carried by the link, then carried with ever closer agreement of bytes.
-
-    shift: seconds by which all bursts are moved against the link, wrapped around the activity.
+    stakes: natural log of the belief staked on each side, a column a way (DOWN, UP); -inf where it is not tried.
     """
-    offsets = np.zeros(len(bursts.flow))
-    if shift != 0.0:
-        for k in range(len(offsets)):
-            offsets[k] = wrap(bursts.begin[k] + shift, begin, span) - bursts.begin[k]
-    covered, sent = _coverage(bursts, link, time, bytes_in, delay, offsets)
-    carried = covered >= COVERED
-    alone = np.log((sent + OVERHEAD) / (bursts.bytes_in + OVERHEAD))
-    together = np.log((sent + OVERHEAD) / (received_beside(bursts, carried) + OVERHEAD))
-    closeness = MIRROR_GRADES - 1 - np.searchsorted(MIRROR_GAPS, np.minimum(np.abs(alone), np.abs(together)))
-    return np.where(carried, closeness, np.where(covered >= PARTLY, 1, 0))
 
-
-@compiled
-def burst_ratios(
-    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
-) -> Floats:
-    """Likelihood ratio of each (size class, grade), flattened, against the shifted null of these bursts and link."""
-    null = np.zeros((len(MIRROR_SIZES) + 1, MIRROR_GRADES))
-    for shift in shifts_within(span):
-        found = mirror_grades(bursts, link, time, bytes_in, delay, shift, begin, span)
-        _count_grades(null, bursts, found, np.ones(len(found), np.bool_))
-    return _ratios(null)
-
-
-@compiled
-def exchanged_ratios(
-    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float
-) -> Floats:
-    """As burst_ratios, against the same bursts at their times with the size of another burst that is unlike theirs.
-
-    A link that is busy whenever its app is busy then sends enough, but not as much.
-    """
-    null = np.zeros((len(MIRROR_SIZES) + 1, MIRROR_GRADES))
-    number = len(bursts.flow)
-    for k in range(min(EXCHANGES, number - 1)):
-        others = _exchanged(bursts, 1 + k * (number - 1) // EXCHANGES if number > EXCHANGES else 1 + k)
-        found = mirror_grades(others, link, time, bytes_in, delay, 0.0, begin, span)
-        _count_grades(null, others, found, np.abs(np.log(others.scale)) > UNLIKE)
-    return _ratios(null)
-
-
-@compiled
-def _exchanged(bursts: Bursts, distance: int) -> Bursts:
-    """The bursts at their times, each with the size of the burst so many places away."""
-    sizes = np.roll(bursts.bytes_in, distance)
-    return Bursts(
-        bursts.flow,
-        bursts.first,
-        bursts.last,
-        bursts.begin,
-        bursts.head,
-        bursts.tail,
-        sizes,
-        bursts.bytes_out,
-        sizes / bursts.bytes_in,
-        bursts.row_time,
-        bursts.row_bytes,
-        bursts.row_burst,
-    )
-
-
-@compiled
-def _count_grades(counts: Floats, bursts: Bursts, grades: Ints, counted: Flags) -> None:
-    """Add the bursts marked in `counted` to the counts, a row a size class and a column a grade."""
-    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
-    for k in range(len(grades)):
-        if counted[k]:
-            counts[sizes[k], grades[k]] += 1.0
-
-
-@compiled
-def _ratios(null: Floats) -> Floats:
-    ratios = np.empty(null.shape)
-    for size in range(len(null)):
-        ratios[size] = grade_ratios(null[size], MIRROR_RELAY[size], MIRROR_NULL[size], MIRROR_NULL_WEIGHT)
-    return ratios.ravel()
-
-
-@compiled
-def _score_link(
-    bursts: Bursts, link: Link, time: Floats, bytes_in: Floats, delay: float, begin: float, span: float, sessions: int
-) -> float:
-    """Log evidence that the link carries the bursts and nothing else; -inf below `sessions` bridged bursts.
-
-    Evidence against moved bursts stands as far as sizes, too, go with bursts: at most SIZE_WORTH times the evidence
-    against exchanged sizes.
-    """
-    found = mirror_grades(bursts, link, time, bytes_in, delay, 0.0, begin, span)
-    sizes = np.searchsorted(MIRROR_SIZES, bursts.bytes_in, "right")
-    if ((found >= MIRROR_BRIDGE_GRADE) & (sizes > 0)).sum() < sessions:
-        return -np.inf
-    counts = np.zeros((len(MIRROR_SIZES) + 1) * MIRROR_GRADES, np.int64)
-    for k in range(len(found)):
-        counts[sizes[k] * MIRROR_GRADES + found[k]] += 1
-    by_time = log_evidence(burst_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
-    by_size = log_evidence(exchanged_ratios(bursts, link, time, bytes_in, delay, begin, span), counts)
-    fed, balance = link_account(bursts, link, found, delay)
-    return min(by_time, SIZE_WORTH * by_size) + account_ratio(fed, balance)
-
-
-@compiled
-def link_account(bursts: Bursts, link: Link, grades: Ints, delay: float) -> tuple[float, float]:
-    """Share of the link's bytes that it sends while carried bursts feed it; carried bytes over all that it sends."""
-    change = np.zeros(len(link.time) + 1)
-    carried = 0.0
-    for k in np.flatnonzero(grades >= CARRIED_GRADE):
-        change[np.searchsorted(link.time, bursts.head[k])] += 1.0
-        change[np.searchsorted(link.time, bursts.tail[k] + delay, "right")] -= 1.0
-        carried += bursts.bytes_in[k]
-    feeding = np.cumsum(change)[:-1] > 0.0
-    sent = np.diff(link.total_out)
-    return float(sent[feeding].sum() / link.total_out[-1]), float(carried / link.total_out[-1])
-
-
-@compiled
-def account_ratio(fed: float, balance: float) -> float:
-    """Log likelihood ratio of link_account: a relay's link sends when it is fed, and about as much as it is fed."""
-    ratio = FED_RATIOS[np.searchsorted(FED_EDGES, fed, "right")]
-    gap = abs(np.log(max(balance, 1e-9)))
-    if gap <= BALANCED:
-        return float(ratio + BALANCED_RATIO)
-    return float(ratio + (UNBALANCED_RATIO if balance < SPARSE else 0.0))
-
-
-@compiled
-def without(bursts: Bursts, member: Flags) -> Bursts:
-    """The bursts of flows that are not marked in `member`."""
-    keep = ~member[bursts.flow]
-    rows = keep[bursts.row_burst]
-    number = np.cumsum(keep) - 1
-    return Bursts(
-        bursts.flow[keep],
-        bursts.first[keep],
-        bursts.last[keep],
-        bursts.begin[keep],
-        bursts.head[keep],
-        bursts.tail[keep],
-        bursts.bytes_in[keep],
-        bursts.bytes_out[keep],
-        bursts.scale[keep],
-        bursts.row_time[rows],
-        bursts.row_bytes[rows],
-        number[bursts.row_burst[rows]],
-    )
+    rows: Ints
+    begins: Ints
+    ends: Ints
+    stakes: Floats
 
 
 @compiled
@@ -347,51 +130,355 @@ def volumes_of(flows: FlowColumns, volumes: VolumeColumns, number: int) -> Volum
 
 
 @compiled
-def score_links(group: Group, volumes: VolumeColumns, sessions: int, uplink: float) -> tuple[Floats, Ints, Ints]:
-    """Each client side and manner tried: natural log evidence with its stake, first row, manner.
-
-    Evidence is -inf where fewer than `sessions` bursts are bridged.
-    """
-    sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
-    every = bursts_of(volumes.flow, volumes.time, volumes.bytes_out, volumes.bytes_in, ~group.inbound & ~group.lookup)
-    order, begins, ends, sent = largest_sides(group, uplink)
-    room = len(begins) * len(MANNERS)
-    evidence = np.zeros(room)
-    first, manners = np.zeros(room, np.int64), np.zeros(room, np.int64)
-    begin, span, tried = volumes.time.min(), volumes.time.max() - volumes.time.min() + 1.0, 0
-    for k in range(len(begins)):
-        legs = order[begins[k] : ends[k]]
-        member = np.zeros(len(group.side), np.bool_)
-        member[legs] = True
-        bursts = without(every, member)
-        framed = link_of(member, volumes.flow, volumes.time, volumes.bytes_out)
-        if len(bursts.flow) < sessions or framed.total_out[-1] <= 0.0 or framed.total_out[-1] < uplink:
-            continue
-        part = BURSTS_STAKE if len(legs) >= sessions else SINGLE_BURSTS_STAKE  # fewer legs are not tried by pairs
-        for manner in range(len(MANNERS)):
-            delay, framing, share = MANNERS[manner]
-            link = without_framing(framed, framing)
-            evidence[tried] = _score_link(
-                bursts, link, volumes.time, volumes.bytes_in, delay, begin, span, sessions
-            ) + stake(sent[k], sent_in_all, 1.0 / (part * share))
-            first[tried], manners[tried] = legs[0], manner
-            tried += 1
-    return evidence[:tried], first[:tried], manners[:tried]
+def hypotheses(group: Group, sessions: int) -> Hypotheses:
+    """The client sides worth trying as links: the largest senders and receivers, and upload-heavy ones together."""
+    order, begins, ends, sent = largest_sides(group, 0.0)
+    sides = len(begins)
+    received = np.zeros(sides)
+    for k in range(sides):
+        received[k] = np.maximum(group.bytes_in[order[begins[k] : ends[k]]], 0.0).sum()
+    tried = np.zeros(sides, np.bool_)
+    tried[:MOST_SENDERS] = True
+    tried[np.argsort(-received, kind="mergesort")[:MOST_RECEIVERS]] = True
+    all_sent = max(np.maximum(group.bytes_out, 0.0).sum(), 1.0)
+    all_received = max(np.maximum(group.bytes_in, 0.0).sum(), 1.0)
+    stakes = np.full((sides + 1, 2), -np.inf)
+    together = np.empty(0, np.int64)
+    members, sent_together = 0, 0.0
+    for k in range(sides):
+        part = ALONE_STAKE * (BESIDE_PAIRS if ends[k] - begins[k] >= sessions else 1.0)
+        if tried[k]:
+            stakes[k, DOWN] = stake(sent[k], all_sent, 1.0 / (part * WAY_STAKES[DOWN]))
+            stakes[k, UP] = stake(max(received[k], 1.0), all_received, 1.0 / (part * WAY_STAKES[UP]))
+        if members < MOST_TOGETHER and sent[k] > UPLOAD_HEAVY * received[k]:
+            together = np.concatenate((together, order[begins[k] : ends[k]]))
+            members, sent_together = members + 1, sent_together + sent[k]
+    if members > 1:
+        stakes[sides, DOWN] = stake(sent_together, all_sent, 1.0 / (TOGETHER_STAKE * BESIDE_PAIRS * WAY_STAKES[DOWN]))
+    together.sort()
+    return Hypotheses(
+        np.concatenate((order, together)),
+        np.append(begins, len(order)),
+        np.append(ends, len(order) + len(together)),
+        stakes,
+    )
 
 
 @compiled
-def score_tunnelling(flows: FlowColumns, volumes: VolumeColumns, sessions: int, uplink: float) -> Floats:
-    """Evidence that one client side of each group mirrors the other flows.
+def _by_time(second: Floats, flow: Ints, amount: Floats) -> Passing:
+    kept = np.flatnonzero(amount > 0.0)
+    kept = kept[np.argsort(second[kept], kind="mergesort")]
+    return Passing(second[kept], flow[kept], amount[kept])
 
-    sessions: fewest bridged bursts worth a score; uplink: UplinkBytesThreshold in bytes. Returns the natural log
-    evidence of each group's strongest link and manner, its stake counted; 0 where there is none.
+
+@compiled
+def passing_of(group: Group, volumes: VolumeColumns, legs: Ints, way: int) -> tuple[Passing, Passing]:
+    """What passes on a link, and on the possible target legs beside it, in one way.
+
+    DOWN: what the link sends, what the others receive. UP: what the link receives and what the others send, with time
+    running backwards, so that there too the others' bytes come first.
+    """
+    member = np.zeros(len(group.side), np.bool_)
+    member[legs] = True
+    own = member[volumes.flow]
+    other = ~own & (~group.inbound & ~group.lookup)[volumes.flow]
+    second = np.floor(volumes.time)
+    if way == DOWN:
+        given, taken = volumes.bytes_out, volumes.bytes_in
+    else:
+        given, taken, second = volumes.bytes_in, volumes.bytes_out, -second
+    link = _by_time(second[own], volumes.flow[own], given[own])
+    return link, _by_time(second[other], volumes.flow[other], taken[other])
+
+
+@compiled
+def sendings_of(link: Passing, longest: float) -> Sendings:
+    """The link's sendings, cut at `longest` s; small ones are left out, and of very many the largest are kept."""
+    bounds = np.empty((3, len(link.second)))
+    count, k = 0, 0
+    while k < len(link.second):
+        stop = k + 1
+        while (
+            stop < len(link.second)
+            and link.second[stop] - link.second[stop - 1] <= PAUSE_S
+            and link.second[stop] - link.second[k] < longest
+        ):
+            stop += 1
+        amount = link.amount[k:stop].sum()
+        if amount >= LEAST_SENDING:
+            bounds[0, count], bounds[1, count], bounds[2, count] = link.second[k], link.second[stop - 1], amount
+            count += 1
+        k = stop
+    kept = np.sort(np.argsort(-bounds[2, :count], kind="mergesort")[:MOST_SENDINGS])
+    return Sendings(bounds[0][kept], bounds[1][kept], bounds[2][kept])
+
+
+@compiled
+def scratch() -> Scratch:
+    """Room for one sending at a time."""
+    return Scratch(
+        np.zeros((MOST_FEEDERS, LONGEST_S)),
+        np.zeros(MOST_FEEDERS, np.int64),
+        np.zeros(MOST_FEEDERS),
+        np.zeros(MOST_FEEDERS, np.bool_),
+        np.zeros(LONGEST_S),
+    )
+
+
+@compiled
+def _window_sums(link: Passing, begin: float, seconds: int, window: int, scale: float, left: Floats) -> None:
+    """Into `left`: for each second of a sending what the link passed on in the window that ends with it, scaled."""
+    left[:seconds] = 0.0
+    first = np.searchsorted(link.second, begin - window + 1)
+    for row in range(first, np.searchsorted(link.second, begin + seconds - 1, "right")):
+        at = int(link.second[row] - begin)
+        for t in range(max(0, at), min(seconds, at + window)):
+            left[t] += link.amount[row] * scale
+
+
+@compiled
+def _feeders(beside: Passing, begin: float, seconds: int, manner: Floats, room: Scratch) -> int:
+    """Into `room`: what each flow could have fed to each second from `begin` on; how many flows there are."""
+    window, lag, framing = int(manner[0]), manner[1], manner[2]
+    count = 0
+    first = np.searchsorted(beside.second, begin - lag - window + 1)
+    for row in range(first, np.searchsorted(beside.second, begin + seconds - 1 - lag, "right")):
+        k = 0
+        while k < count and room.flow[k] != beside.flow[row]:
+            k += 1
+        if k == MOST_FEEDERS:
+            continue
+        if k == count:
+            room.flow[k], room.total[k], room.chosen[k] = beside.flow[row], 0.0, False
+            room.carried[k, :seconds] = 0.0
+            count += 1
+        room.total[k] += beside.amount[row]
+        at = int(beside.second[row] + lag - begin)
+        for t in range(max(0, at), min(seconds, at + window)):
+            room.carried[k, t] += framing * beside.amount[row]
+    return count
+
+
+@compiled
+def _account(room: Scratch, count: int, seconds: int) -> float:
+    """Choose flows so that their sum comes near what is left to explain, the largest first; what stays unexplained."""
+    unexplained = np.abs(room.left[:seconds]).sum()
+    order = np.argsort(-room.total[:count], kind="mergesort")
+    for _ in range(PASSES):
+        changed = False
+        for k in order:
+            sign = -1.0 if room.chosen[k] else 1.0
+            rest = 0.0
+            for t in range(seconds):
+                rest += abs(room.left[t] - sign * room.carried[k, t])
+            if rest < unexplained - 1e-6:
+                for t in range(seconds):
+                    room.left[t] -= sign * room.carried[k, t]
+                room.chosen[k] = not room.chosen[k]
+                unexplained, changed = rest, True
+        if not changed:
+            break
+    return float(unexplained)
+
+
+@compiled
+def explain(
+    link: Passing, beside: Passing, begin: float, end: float, manner: Floats, moved: float, scale: float, room: Scratch
+) -> tuple[float, int]:
+    """Share of a sending that no set of flows accounts for, and how many flows were weighed (the chosen: in `room`).
+
+    moved: whole s by which the sending is moved against the flows; scale: what its bytes are multiplied by.
+    """
+    seconds = int(end - begin) + 1
+    _window_sums(link, begin, seconds, int(manner[0]), scale, room.left)
+    whole = room.left[:seconds].sum()
+    count = _feeders(beside, begin + moved, seconds, manner, room)
+    return _account(room, count, seconds) / whole, count
+
+
+@compiled
+def size_class(begin: float, end: float, amount: float) -> int:
+    """0 small; 1 of a second or two; 2 longer: the more seconds there are, the less chance explains them."""
+    if amount < ACCOUNT_SIZES[0]:
+        return 0
+    return 1 if end - begin < ACCOUNT_SIZES[1] else 2
+
+
+@compiled
+def account_class(sendings: Sendings, k: int, unexplained: float) -> int:
+    """Size class and grade of a sending as one index into flattened tables; grade 0: nothing accounts for it."""
+    grade = ACCOUNT_GRADES - 1 - np.searchsorted(ACCOUNT_EDGES, unexplained)
+    return size_class(sendings.begin[k], sendings.end[k], sendings.amount[k]) * ACCOUNT_GRADES + int(grade)
+
+
+@compiled
+def account_classes(
+    link: Passing, beside: Passing, sendings: Sendings, manner: Floats, room: Scratch
+) -> tuple[Ints, int]:
+    """Class of each sending, and how many flows are chosen in the sendings that are accounted for."""
+    classes = np.zeros(len(sendings.begin), np.int64)
+    sessions = 0
+    for k in range(len(classes)):
+        rest, count = explain(link, beside, sendings.begin[k], sendings.end[k], manner, 0.0, 1.0, room)
+        classes[k] = account_class(sendings, k, rest)
+        if classes[k] % ACCOUNT_GRADES >= ACCOUNT_BRIDGE_GRADE:
+            sessions += room.chosen[:count].sum()
+    return classes, sessions
+
+
+@compiled
+def moved_ratios(
+    link: Passing,
+    beside: Passing,
+    sendings: Sendings,
+    manner: Floats,
+    begin: float,
+    span: float,
+    tables: Tables,
+    room: Scratch,
+) -> Floats:
+    """Likelihood ratio of each class against the same sendings moved around the activity of span s from begin."""
+    null = np.zeros(len(tables.account_relay.ravel()))
+    for shift in shifts_within(span):
+        for k in range(len(sendings.begin)):
+            moved = np.floor(wrap(sendings.begin[k] + shift, begin, span) - sendings.begin[k])
+            rest, _ = explain(link, beside, sendings.begin[k], sendings.end[k], manner, moved, 1.0, room)
+            null[account_class(sendings, k, rest)] += 1.0
+    return _ratios(null, tables)
+
+
+@compiled
+def exchanged_ratios(
+    link: Passing, beside: Passing, sendings: Sendings, manner: Floats, tables: Tables, room: Scratch
+) -> Floats:
+    """As moved_ratios, against the same sendings at their times with the size of another one that is unlike them.
+
+    A link that is busy whenever its app is busy finds feeders, but none that fit another's size as well as its own.
+    """
+    null = np.zeros(len(tables.account_relay.ravel()))
+    number = len(sendings.begin)
+    for way in range(min(EXCHANGES, number - 1)):
+        distance = 1 + way * (number - 1) // EXCHANGES if number > EXCHANGES else 1 + way
+        for k in range(number):
+            scale = sendings.amount[(k + distance) % number] / sendings.amount[k]
+            if abs(np.log(scale)) < UNLIKE:
+                continue
+            rest, _ = explain(link, beside, sendings.begin[k], sendings.end[k], manner, 0.0, scale, room)
+            null[account_class(sendings, k, rest)] += 1.0
+    return _ratios(null, tables)
+
+
+@compiled
+def _ratios(null: Floats, tables: Tables) -> Floats:
+    """Likelihood ratio of each class, size class by size class."""
+    ratios = np.empty(len(null))
+    for size in range(len(tables.account_relay)):
+        part = slice(size * ACCOUNT_GRADES, (size + 1) * ACCOUNT_GRADES)
+        ratios[part] = grade_ratios(null[part], tables.account_relay[size], ACCOUNT_NULL[size], ACCOUNT_NULL_WEIGHT)
+    return ratios
+
+
+@compiled
+def _score_link(
+    link: Passing,
+    beside: Passing,
+    manner: Floats,
+    begin: float,
+    span: float,
+    sessions: int,
+    tables: Tables,
+    room: Scratch,
+) -> float:
+    """Log evidence that what passes on the link is accounted for by the flows beside it: the lesser of both nulls'.
+
+    -inf below `sessions` chosen flows, and where even the assumed null gives little.
+    """
+    sendings = sendings_of(link, manner[3])
+    classes, chosen = account_classes(link, beside, sendings, manner, room)
+    counts = np.zeros(len(tables.account_relay.ravel()), np.int64)
+    for k in classes:
+        counts[k] += 1
+    assumed = (tables.account_relay / ACCOUNT_NULL).ravel()
+    if chosen < sessions or log_evidence(assumed, counts, LINK_SHARES) < LEAST_PROMISE:
+        return -np.inf
+    by_time = log_evidence(moved_ratios(link, beside, sendings, manner, begin, span, tables, room), counts, LINK_SHARES)
+    if by_time <= 0.0:
+        return -np.inf
+    return min(
+        by_time, log_evidence(exchanged_ratios(link, beside, sendings, manner, tables, room), counts, LINK_SHARES)
+    )
+
+
+@compiled
+def score_links(
+    group: Group, volumes: VolumeColumns, sessions: int, uplink: float, tables: Tables
+) -> tuple[Floats, Ints, Ints, Ints]:
+    """Each client side tried, way and manner: natural log evidence with its stake, side (of hypotheses), way, manner.
+
+    Evidence is -inf where fewer than `sessions` sessions are bridged, or fewer than `uplink` bytes passed on.
+    """
+    tried = hypotheses(group, sessions)
+    room_for = len(tried.begins) * 2 * len(MANNERS)
+    evidence = np.full(room_for, -np.inf)
+    labels = np.zeros((3, room_for), np.int64)
+    count, room = 0, scratch()
+    for side in range(len(tried.begins)):
+        for way in range(2):
+            if tried.stakes[side, way] == -np.inf:
+                continue
+            link, beside = passing_of(group, volumes, tried.rows[tried.begins[side] : tried.ends[side]], way)
+            if link.amount.sum() < max(uplink, LEAST_SENDING) or len(beside.second) == 0:
+                continue
+            begin = min(link.second[0], beside.second[0])
+            span = max(link.second[-1], beside.second[-1]) - begin + 1.0
+            for manner in range(len(MANNERS)):
+                evidence[count] = (
+                    _score_link(link, beside, MANNERS[manner], begin, span, sessions, tables, room)
+                    + tried.stakes[side, way]
+                    + np.log(MANNERS[manner, 4])
+                )
+                labels[0, count], labels[1, count], labels[2, count] = side, way, manner
+                count += 1
+    return evidence[:count], labels[0, :count], labels[1, :count], labels[2, :count]
+
+
+@compiled
+def score_tunnelling(
+    flows: FlowColumns, volumes: VolumeColumns, sessions: int, uplink: float, tables: Tables
+) -> Floats:
+    """Evidence that one client side of each group is a link whose sendings the other flows account for.
+
+    sessions: fewest bridged sessions worth a score; uplink: UplinkBytesThreshold in bytes. Returns the natural log
+    evidence of each group's strongest hypothesis, its stake counted; 0 where there is none.
     """
     groups = len(flows.offsets) - 1
     result = np.zeros(groups)
     for g in range(groups):
         if volumes.offsets[g] == volumes.offsets[g + 1] or flows.offsets[g + 1] - flows.offsets[g] < 2:
             continue
-        evidence = score_links(group_of(flows, g), volumes_of(flows, volumes, g), sessions, uplink)[0]
+        evidence = score_links(group_of(flows, g), volumes_of(flows, volumes, g), sessions, uplink, tables)[0]
         if len(evidence) > 0:
             result[g] = max(0.0, evidence.max())
     return result
+
+
+@compiled
+def chosen_feeders(
+    link: Passing, beside: Passing, sendings: Sendings, manner: Floats, room: Scratch
+) -> tuple[Ints, Ints, Floats]:
+    """For every sending the flows chosen to account for it: number of the sending, row of the flow, bytes it gave."""
+    most = 64
+    number, flow, amount = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    count = 0
+    for k in range(len(sendings.begin)):
+        _, weighed = explain(link, beside, sendings.begin[k], sendings.end[k], manner, 0.0, 1.0, room)
+        for j in range(weighed):
+            if not room.chosen[j]:
+                continue
+            if count == most:
+                most *= 2
+                number, flow = np.append(number, np.empty_like(number)), np.append(flow, np.empty_like(flow))
+                amount = np.append(amount, np.empty_like(amount))
+            number[count], flow[count], amount[count] = k, room.flow[j], room.total[j]
+            count += 1
+    return number[:count], flow[:count], amount[:count]

@@ -11,19 +11,16 @@ import numpy as np
 
 from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Floats
-from relaywatch.detection.episode import Episode
+from relaywatch.detection.episode import Episode, Manner
 from relaywatch.detection.items import Item
-from relaywatch.detection.series import balance_ratio
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import FedLink
-from relaywatch.detection.tunnelling import account_ratio
 from relaywatch.model.finding import Verdict
 
 LARGEST_LOG_ODDS: Final = 20.0
 """Odds beyond this are not told apart: no model is right that often."""
 STRONGEST_EVIDENCE: Final = 25.0
 """Natural log evidence beyond which more bridges add no more belief: legs are not wholly independent."""
-BRIDGED: Final = frozenset({"bridging", "tunnelling"})
 RELAY_PROBABILITY: Final = 0.95
 MIRRORED_LOG_RATIO: Final = 3.0
 FED_LOG_RATIO: Final = 1.5
@@ -56,28 +53,19 @@ class Judgement:
 def bridging_item(episode: Episode, conserved: int) -> Item:
     """Evidence that legs are bridged beyond chance. conserved: bridges within ByteSymmetryTolerance."""
     count = len(episode.bridges.target)
-    if episode.units is None:
-        return Item(
-            kind="tunnelling",
-            name="link follows the sum",
-            statement=f"What the client side sends and receives follows the sum of {count} flows beside it",
-            value=float(count),
-            unit="sessions",
-            log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
-            null="the same link shifted in time around the app's own activity",
-            settings=("RelaySessionThreshold", "UplinkBytesThreshold"),
-            core=True,
-        )
-    if episode.by_volume:
+    manner = episode.manner
+    if manner is not None:
+        passes = "brings" if manner.uploads else "sends"
         return Item(
             kind="tunnelling",
             name="link mirrors targets",
-            statement=f"{episode.sessions} bursts on {count} target legs left on the client side within "
-            f"{episode.delay:g} s, interval by interval, at {episode.framing:g} bytes for each byte carried",
+            statement=f"{manner.accounted:.0%} of what the client side {passes} is accounted for, second by second, by "
+            f"{episode.sessions} sessions on {count} target legs, each taken whole, {_held(manner)}, at "
+            f"{manner.framing:g} bytes for each byte carried",
             value=float(episode.sessions),
             unit="sessions",
             log_ratio=min(episode.log_evidence, STRONGEST_EVIDENCE),
-            null="the same bursts moved in time around the app's own activity, and with their sizes exchanged",
+            null="the same sendings moved in time around the app's own activity, and with their sizes exchanged",
             settings=("RelaySessionThreshold", "UplinkBytesThreshold"),
             core=True,
         )
@@ -95,34 +83,10 @@ def bridging_item(episode: Episode, conserved: int) -> Item:
     )
 
 
-def account_items(episode: Episode) -> list[Item]:
-    """Evidence that the link sends nothing of its own; none of pairs, whose legs are accounted for one by one."""
-    if not episode.by_volume:
-        return []
-    if episode.units is None:
-        return [
-            Item(
-                kind="tunnelling",
-                name="link sends what it is fed",
-                statement=f"The client side sends {episode.balance:.2f} times what the flows beside it receive",
-                value=episode.balance,
-                unit="bytes sent over bytes received",
-                log_ratio=balance_ratio(episode.balance),
-                null="links of apps that send and receive for themselves",
-            )
-        ]
-    return [
-        Item(
-            kind="tunnelling",
-            name="link sends what it is fed",
-            statement=f"{episode.fed:.0%} of what the client side sends leaves while carried bursts feed it; these "
-            f"amount to {episode.balance:.2f} times what it sends",
-            value=episode.fed,
-            unit="share of bytes",
-            log_ratio=account_ratio(episode.fed, episode.balance),
-            null="links of apps that upload for themselves beside other traffic",
-        )
-    ]
+def _held(manner: Manner) -> str:
+    """How long the link may have held back what it relays."""
+    latest = manner.window_s - 1.0 + manner.lag_s
+    return f"held back for {manner.lag_s:g} to {latest:g} s" if manner.lag_s else f"held back for up to {latest:g} s"
 
 
 def conserved(downstream: Floats, bytes_in: Floats, tolerance: float, added: float) -> int:
@@ -134,15 +98,13 @@ def conserved(downstream: Floats, bytes_in: Floats, tolerance: float, added: flo
 def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Settings) -> Judgement:
     """Add up the evidence of one episode; verdict None where it is not worth a report.
 
-    A relay verdict asks for core evidence beyond the configured false-alarm rate by itself: what the link sends unfed,
-    spread, setup and context may lower it to suspected, and never make up for it. Sessions that reach one party, or
-    evidence that rests on one, are bridged beyond chance also where an app copies between two services: they stay
-    suspected.
+    A relay verdict asks for core evidence beyond the configured false-alarm rate by itself: spread, setup and context
+    may lower it to suspected, and never make up for it. Sessions that reach one party, or evidence that rests on one,
+    are bridged beyond chance also where an app copies between two services: they stay suspected.
     """
     score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
     probability = 1.0 / (1.0 + math.exp(-max(-LARGEST_LOG_ODDS, min(LARGEST_LOG_ODDS, score))))
-    counted = (item.log_ratio if item.core else min(item.log_ratio, 0.0) for item in items if item.kind in BRIDGED)
-    bridged = sum(counted)
+    bridged = sum(item.log_ratio for item in items if item.core)
     beyond_chance = bridged >= -math.log(settings.false_alarms_per_app_day)
     if probability < settings.suspicion_threshold:
         return Judgement(None, probability, score)

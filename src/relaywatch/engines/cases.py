@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from relaywatch.detection.bridging import score_bridging
-from relaywatch.detection.calibration import FEWEST_BRIDGES
+from relaywatch.detection.calibration import FEWEST_BRIDGES, Tables
 from relaywatch.detection.columns import Ints, VolumeColumns
 from relaywatch.detection.episode import Episode, Found, episode_of
-from relaywatch.detection.series import score_sums
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import FedLink, fed_link, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
@@ -41,19 +40,20 @@ class Case:
     totals: FedLink | None
 
 
-def cases_of(arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings) -> Iterator[Case]:
+def cases_of(
+    arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings, tables: Tables
+) -> Iterator[Case]:
     """The cases of one shard; signals: SIGNAL records of the shard; source_ranks: as `arrange`."""
     signals = _settled(signals, source_ranks)
     uplink = float(settings.uplink_bytes_threshold)
-    pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink)
-    volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
-    sums = score_sums(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink)
-    strongest = np.maximum(np.maximum(pairs, volumes), sums)
+    pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink, tables)
+    volumes = score_tunnelling(arranged.flows, arranged.volumes, FEWEST_BRIDGES, uplink, tables)
+    strongest = np.maximum(pairs, volumes)
     totals = score_totals(arranged.flows, uplink) & (np.diff(arranged.volumes.offsets) == 0)
     for number in np.flatnonzero((strongest >= LEAST_EVIDENCE) | totals).tolist():
         if strongest[number] >= LEAST_EVIDENCE:
-            evidence = Found(float(pairs[number]), float(volumes[number]), float(sums[number]))
-            episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings)
+            evidence = Found(float(pairs[number]), float(volumes[number]))
+            episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings, tables)
             yield _case(arranged, signals, number, episode, None)
         else:
             yield _case(arranged, signals, number, None, fed_link(arranged.flows, number, uplink))

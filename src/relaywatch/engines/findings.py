@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,7 +23,6 @@ from relaywatch.detection.settings import Settings, describe
 from relaywatch.detection.spread import is_private, party, spread_item, spread_of
 from relaywatch.detection.verdict import (
     Provable,
-    account_items,
     bridging_item,
     conserved,
     judge,
@@ -149,20 +147,14 @@ class _Draft:
 
     def counted_sessions(self, episode: Episode) -> int:
         """Sessions that count towards RelaySessionThreshold: of pairs, those conserved within ByteSymmetryTolerance."""
-        if episode.by_volume:
+        if episode.manner is not None:
             return episode.sessions
         received = self.targets["bytes_in"].astype(np.float64)
         return conserved(self.bridges.downstream, received, self.settings.byte_symmetry_tolerance, ADDED_BYTES)
 
     def _beyond_one(self, episode: Episode) -> tuple[float, float]:
-        """Evidence without the party that gives most of it, and in all; a sum rests on parties as their bytes do."""
-        if episode.units is not None:
-            return evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
-        received = Counter[str]()
-        for name, count in zip(self.spread.parties, self.targets["bytes_in"].tolist(), strict=True):
-            received[name] += max(count, 0)
-        largest = max(received.values(), default=0) / max(received.total(), 1)
-        return episode.log_evidence * (1.0 - largest), episode.log_evidence
+        """Evidence without the party that gives most of it, and in all."""
+        return evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
 
     def items(self) -> list[Item]:
         """All evidence, bridging first."""
@@ -170,7 +162,7 @@ class _Draft:
         if episode is None and self.case.totals is not None:
             core, sessions, beyond_one = [totals_item(self.case.totals)], len(self.bridges.target), None
         elif episode is not None:
-            core = [bridging_item(episode, self.counted_sessions(episode)), *account_items(episode)]
+            core = [bridging_item(episode, self.counted_sessions(episode))]
             sessions = episode.sessions
             beyond_one = self._beyond_one(episode)
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)

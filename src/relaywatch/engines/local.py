@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import numpy as np
 
+from relaywatch.detection.calibration import MEASURED, Tables
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.cases import Case, cases_of
@@ -64,13 +65,17 @@ class Unwatched:
 
 @dataclass(frozen=True, slots=True)
 class Hunt:
-    """What to hunt with. device: the device's name for formats that give none; now: decides on exceptions' warnings."""
+    """What to hunt with. device: the device's name for formats that give none; now: decides on exceptions' warnings.
+
+    tables: what is measured of relays; other ones where relays are held out.
+    """
 
     settings: Settings
     exceptions: Exceptions
     now: datetime
     device: str = ""
     watcher: Watcher = field(default_factory=Unwatched)
+    tables: Tables = MEASURED
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +162,7 @@ def _judge(intake: Intake, plan: Hunt) -> _Judged:
         flows = intake.flows.read(shard)
         if len(flows):
             arranged = arrange(flows, intake.volumes.read(shard), ranks)
-            result.cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings))
+            result.cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings, plan.tables))
             result.not_judged.extend(_not_judged(arranged, intake.registry))
             result.duplicates += arranged.duplicates
             result.unmatched += arranged.unmatched

@@ -30,7 +30,7 @@ TOPOLOGY_TEXT: Final = {
 
 RELAY_PROBABILITY: Final = 0.95
 """As detection has it, which outputs do not import: a probability below it is a suspicion at most."""
-CORE_EVIDENCE: Final = frozenset({"conserved bridges", "link mirrors targets", "link follows the sum"})
+CORE_EVIDENCE: Final = frozenset({"conserved bridges", "link mirrors targets"})
 """Names of the items whose value counts sessions and whose ratio is bounded by chance."""
 _OF_SESSIONS: Final = " of the bridged sessions "
 _SHOWN_CHARACTERS: Final = 512
