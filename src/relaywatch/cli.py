@@ -24,6 +24,7 @@ from typer.core import TyperGroup
 from relaywatch import __version__
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
 from relaywatch.engines.local import Hunt, HuntResult, hunt
+from relaywatch.enrichment.loading import load_enrichment
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.model.errors import RelaywatchError, SourceError
 from relaywatch.model.finding import Finding
@@ -138,6 +139,12 @@ def hunt_command(
     settings_file: SettingsFile = None,
     overrides: Overrides = None,
     exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
+    asn: Annotated[
+        Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")
+    ] = None,
+    indicators: Annotated[
+        Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
+    ] = None,
     device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
 ) -> None:
     """Find relays in telemetry.
@@ -150,8 +157,9 @@ def hunt_command(
         _check_page(html)
     settings = load(settings_file, overrides or ())
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    enrichment = load_enrichment(asn, indicators)
     with _Bar(Console(stderr=True)) as bar:
-        result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar))
+        result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
     _remember(result.findings)
     if as_json:
         write_ndjson(result.findings, sys.stdout)

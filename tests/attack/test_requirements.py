@@ -14,8 +14,8 @@ def test_every_row_of_the_analytic_is_required_once_and_nothing_else_counts_as_i
     assert sorted(r.data_component for r in REQUIREMENTS if r.analytic) == sorted(rows)
 
 
-def test_state_of_the_app_is_marked_as_an_extension():
-    assert [r.data_component for r in REQUIREMENTS if not r.analytic] == ["DC0123"]
+def test_state_of_the_app_and_what_only_explains_are_marked_as_extensions():
+    assert [r.data_component for r in REQUIREMENTS if not r.analytic] == ["DC0123", "DC0078"]
 
 
 @pytest.mark.parametrize("requirement", REQUIREMENTS, ids=lambda r: r.data_component)
@@ -46,6 +46,9 @@ def test_each_item_of_evidence_is_declared_once():
         ("no approved role", ["DC0114"]),
         ("background", []),
         ("no recent interaction", []),
+        ("destinations of this install only", []),
+        ("public-IP look-up", []),
+        ("proxyware indicator", []),
     ],
 )
 def test_evidence_leads_to_the_rows_that_it_satisfies(evidence, rows):

@@ -45,7 +45,14 @@ def watched_listener() -> Recorder:
     return app
 
 
+def asking_listener() -> Recorder:
+    app = listener_relay(rng(), Recorder())
+    app.flow(0.5, 1.0, [(0.6, 300, 400)], "198.51.100.40", hostname="api.ipify.org")
+    return app
+
+
 EXAMPLES = {
+    "asking": asking_listener,
     "listener": watched_listener,
     "back_connect": lambda: back_connect_relay(rng(), Recorder()),
     "tunnel": lambda: own_traffic(rng(32), tunnel_relay(rng(), Recorder())),
@@ -181,9 +188,9 @@ def test_person_app_and_signature_come_from_the_inventory():
     finding = only(watched_listener())
     assert (finding.user.name, finding.app.label, finding.app.signing_digest) == ("A. Holder", "Example", "5a" * 32)
     missing = {gap.field for gap in finding.not_observable}
-    assert missing == set()
+    assert missing == {"organisation", "other_installs"}
     bare = found(without(watched_listener().batches(), "inventory"))[0]
-    assert {gap.field for gap in bare.not_observable} == {"signing_digest", "user"}
+    assert {gap.field for gap in bare.not_observable} == missing | {"signing_digest", "user"}
 
 
 def test_capture_that_would_have_shown_a_state_makes_its_absence_a_fact():

@@ -104,8 +104,10 @@ def test_hostile_names_are_shown_but_neither_styled_nor_obeyed() -> None:
     assert "\x1b]" not in text
 
 
-def test_reaching_into_the_devices_network_is_said_first() -> None:
+@pytest.mark.parametrize(("lateral", "said"), [(True, True), (False, False), (None, True)])
+def test_reaching_into_a_private_network_from_outside_is_said_first(*, lateral: bool | None, said: bool) -> None:
     plain = example(Topology.TUNNEL)
+    told = {} if lateral is None else {"lateral": lateral}  # findings of before 1.1 say private and no more
     inside = Destination(
         name="192.168.1.0/24",
         hostnames=[],
@@ -115,11 +117,14 @@ def test_reaching_into_the_devices_network_is_said_first() -> None:
         bytes_in=1,
         bytes_out=1,
         private=True,
+        **told,
     )
     text = shown(
         [plain.model_copy(update={"destinations": [*plain.destinations, inside]})], example_summary(), width=110
     )
-    assert "192.168.1[.]0/24 (inside the device's network), example[.]com" in " ".join(text.replace("│", " ").split())
+    line = " ".join(text.replace("│", " ").split())
+    assert ("192.168.1[.]0/24 (inside a private network), example[.]com" in line) is said
+    assert ("a client from outside reached 1 private destination: lateral movement" in line) is said
 
 
 def test_an_expired_exception_is_said() -> None:

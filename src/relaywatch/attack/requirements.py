@@ -30,7 +30,8 @@ class TelemetryRequirement:
 class Requirement:
     """One data component: `Evidence.name` values that satisfy it, and the telemetry they need.
 
-    analytic: whether AN1702 has a log-source row on the component; false for relaywatch's own extension.
+    analytic: whether the evidence satisfies AN1702's log-source row on the component; false for relaywatch's own
+    extension.
     """
 
     data_component: str
@@ -113,8 +114,22 @@ REQUIREMENTS: Final = (
         ),
         analytic=False,
     ),
+    Requirement(
+        "DC0078",
+        ("destinations of this install only", "public-IP look-up", "proxyware indicator"),
+        (
+            TelemetryRequirement(
+                "flows",
+                (*_APP, *_REMOTE, "start_time", "direction_id"),
+                ("PCAPdroid", "DNS or TLS logs beside flows joined to the app", "telemetry of several phones"),
+                "names that the app contacts, and whether its other installs contact them, explain what was bridged",
+            ),
+        ),
+        analytic=False,
+    ),
 )
-"""AN1702's four rows, and Application State (DC0123), which its text asks for and its rows leave out."""
+"""AN1702's four rows; Application State (DC0123), which its text asks for and its rows leave out; and what names and
+other installs say, which satisfies no row because it never convicts."""
 
 
 @cache

@@ -7,6 +7,7 @@ Bright SDK, 2026), so a foreground screen lowers the odds little, and its absenc
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 
@@ -31,6 +32,14 @@ class Intervals:
         begun = np.searchsorted(self.begin[order], times, "right")
         return np.asarray(times <= lasts[begun] + after_s, np.float64)
 
+
+LOOKUP_WINDOW_S: Final = 60.0
+"""Agents ask for their public address when they register and when they connect again; a minute covers slow links."""
+FOR_LOOKUP: Final = 0.5
+FOR_INDICATOR: Final = 0.5
+FOR_FURTHER_INDICATOR: Final = 0.25
+MOST_FOR_INDICATORS: Final = 1.0
+"""Natural log odds. Names explain and do not convict: together they make a relay at most 4.5 times likelier."""
 
 NEVER = Intervals(np.empty(0), np.empty(0))
 
@@ -150,3 +159,46 @@ def setup_items(around: Surroundings, listener_port: int | None) -> list[Item]:
         seen = f"Seen on the app: {seen}"
         items.append(Item("setup", "vpn or proxy setting", seen, None, "", 0.5, null, signals=tuple(prepared)))
     return items
+
+
+def lookups_near(lookups: Floats, moments: Floats) -> int:
+    """How many of the look-ups lie within LOOKUP_WINDOW_S of one of the moments; all in s."""
+    ordered = np.sort(moments)
+    first = np.searchsorted(ordered, lookups - LOOKUP_WINDOW_S, "left")
+    return int((first < np.searchsorted(ordered, lookups + LOOKUP_WINDOW_S, "right")).sum())
+
+
+def lookup_fact(near: int | None) -> Fact:
+    """Public-IP look-ups near the first bridge or a link's connect; None where the app's contacts carry no names."""
+    name, unit = "public-IP look-up", "look-ups"
+    if near is None:
+        return Fact(name, None, unit, f"{name}: not observable in this telemetry")
+    count = f"{near or 'No'} public-IP look-up{'s' if near != 1 else ''}"
+    place = f"within {LOOKUP_WINDOW_S:g} s of the first bridge or of a link's connect"
+    return Fact(name, float(near), unit, f"{count} by the app {place}")
+
+
+def lookup_items(fact: Fact) -> list[Item]:
+    """Odds from public-IP look-ups; none where there was none or none could be seen."""
+    if not fact.value:
+        return []
+    null = "ordinary apps ask for their public address too, to tell the country"
+    return [Item("setup", fact.name, fact.statement, fact.value, fact.unit, FOR_LOOKUP, null, explains=True)]
+
+
+def indicator_fact(matches: int | None) -> Fact:
+    """How many indicators of proxyware the app bears; None where neither a match nor names were seen."""
+    name, unit = "proxyware indicator", "indicators"
+    if matches is None:
+        return Fact(name, None, unit, f"{name}: not observable in this telemetry")
+    count = f"{matches or 'No'} proxyware indicator{'s' if matches != 1 else ''}"
+    return Fact(name, float(matches), unit, f"{count} among the names that the app bears and contacts for itself")
+
+
+def indicator_items(fact: Fact) -> list[Item]:
+    """Odds from indicators, MOST_FOR_INDICATORS at most; none where there is none."""
+    if not fact.value:
+        return []
+    ratio = min(MOST_FOR_INDICATORS, FOR_INDICATOR + FOR_FURTHER_INDICATOR * (fact.value - 1.0))
+    null = "consented SDKs share names with ordinary apps"
+    return [Item("indicator", fact.name, fact.statement, fact.value, fact.unit, ratio, null, explains=True)]

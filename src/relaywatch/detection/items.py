@@ -11,7 +11,8 @@ from relaywatch.model.schemas import SignalKind
 class Item:
     """Evidence that moves the odds by log_ratio (natural log). kind and name: `attack.requirements` declares them.
 
-    core: its ratio is bounded by chance, so it alone may pass the false-alarm bar; signals: the kinds that it rests on.
+    core: its ratio is bounded by chance, so it alone may pass the false-alarm bar; explains: it rests on names, lists
+    or other installs, so it may raise the probability and never the verdict; signals: the kinds that it rests on.
     """
 
     kind: str
@@ -23,4 +24,5 @@ class Item:
     null: str = ""
     settings: tuple[str, ...] = ()
     core: bool = False
+    explains: bool = False
     signals: tuple[SignalKind, ...] = ()

@@ -17,7 +17,8 @@ import numpy as np
 from publicsuffixlist import PublicSuffixList
 
 from relaywatch.detection.calibration import PRIOR_LOG_ODDS
-from relaywatch.detection.columns import Floats, Ints
+from relaywatch.detection.columns import Flags, Floats, Ints
+from relaywatch.detection.context import Fact
 from relaywatch.detection.items import Item
 
 _PRIVATE: Final = tuple(
@@ -31,6 +32,9 @@ LEAST_BEYOND_ONE: Final = -PRIOR_LOG_ODDS
 SHARE_BEYOND_ONE: Final = 0.1
 """Natural log evidence that must not rest on one destination: enough for even odds, and this share of all there is,
 because an app that copies between two services has traffic of its own beside, of which some matches."""
+FEWEST_INSTALLS: Final = 3
+"""Devices with the app below which other installs say nothing: one other install is one person's habits."""
+MOST_FOR_NOVEL: Final = 0.5
 COPIED_SHARE: Final = 0.8
 """Share of the sessions that an app's own copying puts on one party, with its other traffic beside."""
 
@@ -91,6 +95,15 @@ def is_private(address: str) -> bool:
     """Whether the address lies in a private, shared, link-local or loopback range."""
     parsed = _parsed(address)
     return parsed is not None and any(parsed.version == net.version and parsed in net for net in _PRIVATE)
+
+
+def reached_from_outside(targets: Sequence[str], clients: Sequence[str]) -> Flags:
+    """Whether each bridge took its client into a private network that the client does not come from itself.
+
+    targets, clients: addresses, one of each a bridge. A client in the same /24, or /48, has no need of a relay there.
+    """
+    pairs = zip(targets, clients, strict=True)
+    return np.array([is_private(t) and prefix(t) != prefix(c) for t, c in pairs], np.bool_)
 
 
 def spread_of(
@@ -157,3 +170,74 @@ def spread_item(
         null="ordinary apps touch a median of 14 endpoints in five minutes; copying between two services touches one",
         settings=("ConcurrentDestinationThreshold",),
     )
+
+
+def organisations_fact(organisations: int | None) -> Fact:
+    """How many organisations announce the destinations' addresses; None where no database knows any.
+
+    It moves no odds: one hosting company holds many unrelated parties, and one party has many names.
+    """
+    name, unit = "organisations", "organisations"
+    if organisations is None:
+        return Fact(name, None, unit, "organisations: not observable without a database of autonomous systems")
+    holders = "1 organisation" if organisations == 1 else f"{organisations} organisations"
+    return Fact(name, float(organisations), unit, f"The destinations' addresses belong to {holders}")
+
+
+def lateral_fact(destinations: int) -> Fact:
+    """How many private destinations a client from outside their network reached. Grave; says nothing of the odds."""
+    words = f"reached {destinations} private destination{'s' if destinations != 1 else ''}: lateral movement"
+    statement = f"A client from outside {words}" if destinations else "No client from outside reached a private address"
+    return Fact("reach into private networks", float(destinations), "destinations", statement)
+
+
+@dataclass(frozen=True, slots=True)
+class OtherInstalls:
+    """Of `compared` bridged public destinations, how many no other of the `devices` that have the app contacts."""
+
+    devices: int
+    compared: int
+    only_here: int
+
+    @property
+    def share(self) -> float | None:
+        """Share that only this install contacts; None where too few devices have the app, or nothing is compared."""
+        known = self.devices >= FEWEST_INSTALLS and self.compared > 0
+        return self.only_here / self.compared if known else None
+
+
+def novelty_fact(installs: OtherInstalls) -> Fact:
+    """Share of the bridged destinations that no other install of the app contacts."""
+    name, unit = "destinations of this install only", "share of destinations"
+    if installs.share is None:
+        return Fact(name, None, unit, f"{name}: not observable with the app on fewer than {FEWEST_INSTALLS} devices")
+    return Fact(name, installs.share, unit, _novelty(installs))
+
+
+def _novelty(installs: OtherInstalls) -> str:
+    return (
+        f"{installs.only_here} of {installs.compared} destinations are contacted by no other of the "
+        f"{installs.devices} devices with this app"
+    )
+
+
+def novelty_items(installs: OtherInstalls) -> list[Item]:
+    """Evidence from other installs, within MOST_FOR_NOVEL either way; none where it cannot be observed.
+
+    The share is taken as (only here + 1) / (compared + 2), so that few destinations say little (rule of succession).
+    """
+    if installs.share is None:
+        return []
+    expected = (installs.only_here + 1) / (installs.compared + 2)
+    return [
+        Item(
+            kind="novelty",
+            name="destinations of this install only",
+            statement=_novelty(installs),
+            value=installs.share,
+            unit="share of destinations",
+            log_ratio=MOST_FOR_NOVEL * (2.0 * expected - 1.0),
+            null="installs of one app mostly contact the same services; of a browser or mail app each contacts its own",
+            explains=True,
+        )
+    ]

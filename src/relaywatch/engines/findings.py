@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -16,12 +16,35 @@ from relaywatch.attack.provenance import attack_provenance
 from relaywatch.attack.requirements import log_sources_for
 from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Floats, Ints
-from relaywatch.detection.context import Surroundings, context_facts, context_items, setup_items
+from relaywatch.detection.context import (
+    Fact,
+    Surroundings,
+    context_facts,
+    context_items,
+    indicator_fact,
+    indicator_items,
+    lookup_fact,
+    lookup_items,
+    lookups_near,
+    setup_items,
+)
 from relaywatch.detection.episode import ADDED_BYTES, Bridges, Episode, evidence_beyond_one
 from relaywatch.detection.items import Item
 from relaywatch.detection.settings import Settings, describe
-from relaywatch.detection.spread import is_private, party, spread_item, spread_of
+from relaywatch.detection.spread import (
+    OtherInstalls,
+    is_private,
+    lateral_fact,
+    novelty_fact,
+    novelty_items,
+    organisations_fact,
+    party,
+    reached_from_outside,
+    spread_item,
+    spread_of,
+)
 from relaywatch.detection.verdict import (
+    Judgement,
     Provable,
     bridging_item,
     conserved,
@@ -32,12 +55,15 @@ from relaywatch.detection.verdict import (
 from relaywatch.engines.arrangement import US
 from relaywatch.engines.balance import balance_bins
 from relaywatch.engines.cases import Case
+from relaywatch.engines.contacts import NAMED_SHARE, contacts_of
 from relaywatch.engines.records import NO_UID, SEEN_BYTES, SEEN_DIRECTION, AppKey, Records
 from relaywatch.engines.surroundings import surroundings_of
 from relaywatch.engines.unseen import not_observable
+from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.response import first_response
 from relaywatch.model.finding import (
     App,
+    AutonomousSystem,
     BalancePoint,
     Bridge,
     ContextFact,
@@ -62,8 +88,6 @@ SHOWN_REMOTES: Final = 10_000
 """Gateways, and destinations, carried in a finding: as many as one line of it can hold."""
 SHOWN_RECORDS: Final = 20
 SHOWN_NAMES: Final = 20
-NAMED_SHARE: Final = 0.5
-"""Share of destinations with a host name below which names count as not observable."""
 USER_ID_UIDS: Final = 100_000
 _PROTOCOLS: Final = {6: "tcp", 17: "udp"}
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -71,7 +95,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """What numbers in records stand for.
+    """What numbers in records stand for, and what is known beside the telemetry.
 
     apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or "").
     """
@@ -81,6 +105,7 @@ class Directory:
     texts: Mapping[int, str]
     formats: Mapping[str, str]
     inventory: Mapping[tuple[str, str], Mapping[str, Any]]
+    enrichment: Enrichment = field(default_factory=Enrichment)
 
 
 def moment(microseconds: int) -> datetime:
@@ -88,25 +113,14 @@ def moment(microseconds: int) -> datetime:
     return _EPOCH + timedelta(microseconds=int(microseconds))
 
 
-def finding_of(case: Case, directory: Directory, settings: Settings) -> Finding | None:
-    """The finding of a case; None where the evidence is not worth a report."""
-    draft = _Draft(case, directory, settings)
-    if not len(draft.bridges.target):
-        return None
-    items = draft.items()
-    if case.episode is None:
-        score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
-        return draft.finding(items, Verdict.INSUFFICIENT_TELEMETRY, 1.0 / (1.0 + math.exp(-score)), score)
-    judged = judge(items, draft.counted_sessions(case.episode), draft.provable, settings)
-    if judged.verdict is None:
-        return None
-    allowed = settings.allows_app(draft.app.package, draft.app.signing_digest)
-    verdict = Verdict.SANCTIONED_RELAY if allowed else judged.verdict
-    return draft.finding(items, verdict, judged.probability, judged.score)
+def draft_of(case: Case, directory: Directory, settings: Settings) -> Draft | None:
+    """The draft of a case; None where the evidence is not worth a report, other installs of the app left aside."""
+    draft = Draft(case, directory, settings)
+    return draft if len(draft.bridges.target) and draft.judged(draft.items()).verdict is not None else None
 
 
-class _Draft:
-    """One case on its way to a finding."""
+class Draft:
+    """One case on its way to a finding. What other installs of the app contact is asked for after all are drafted."""
 
     def __init__(self, case: Case, directory: Directory, settings: Settings) -> None:
         self.case, self.directory, self.settings = case, directory, settings
@@ -130,6 +144,8 @@ class _Draft:
         self.port = self._listener_port()
         self.names = [self._text(key) for key in self.targets["name"]]
         self.addresses = [self._text(key) or "" for key in self.targets["remote"]]
+        clients = [self._text(key) or "" for key in case.flows["remote"][self.bridges.client]]
+        self.lateral = reached_from_outside(self.addresses, clients)
         self.spread = spread_of(
             self.names,
             self.addresses,
@@ -137,10 +153,45 @@ class _Draft:
             self.end[self.bridges.target],
             self.bridges.slices,
         )
-        self.facts = context_facts(self.around, self.start[self.bridges.target], settings)
+        self.contacts = contacts_of(
+            case, self.bridges.target, self.app.package, directory.texts, directory.enrichment.indicators
+        )
+        self.organisations = self._organisations()
+        self.facts = self._facts()
+
+    @property
+    def compared(self) -> tuple[str, frozenset[str]]:
+        """Package, and the bridged public parties: what other installs are asked about; empty where it is not known."""
+        public = {
+            who for who, address in zip(self.spread.parties, self.addresses, strict=True) if not is_private(address)
+        }
+        return self.key.package, frozenset(public if self.key.package else ())
+
+    def judged(self, items: Sequence[Item]) -> Judgement:
+        """The judgement of the items; what explains raises its probability, and not its verdict."""
+        episode = self.case.episode
+        if episode is None:
+            score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
+            return Judgement(Verdict.INSUFFICIENT_TELEMETRY, 1.0 / (1.0 + math.exp(-score)), score)
+        sessions = self.counted_sessions(episode)
+        convicting = [item for item in items if not item.explains or item.log_ratio <= 0.0]
+        verdict = judge(convicting, sessions, self.provable, self.settings).verdict
+        return replace(judge(items, sessions, self.provable, self.settings), verdict=verdict)
+
+    def finding(self, installs: OtherInstalls) -> Finding | None:
+        """The finding, with what other installs contact; None where that leaves nothing worth a report."""
+        items = [*self.items(), *novelty_items(installs)]
+        judged = self.judged(items)
+        if judged.verdict is None:
+            return None
+        allowed = self.settings.allows_app(self.app.package, self.app.signing_digest)
+        sanctioned = allowed and self.case.episode is not None
+        verdict = Verdict.SANCTIONED_RELAY if sanctioned else judged.verdict
+        return self._finding(items, judged, verdict, installs)
 
     @property
     def provable(self) -> Provable:
+        """What the telemetry could show of this app."""
         both = np.concatenate([self.clients, self.targets])
         known = bool((both["bytes_out"] >= 0).all() and (both["bytes_in"] >= 0).all())
         return Provable(app=self.app.package is not None or self.app.uid is not None, bytes=known)
@@ -171,10 +222,12 @@ class _Draft:
             spread_item(self.spread, sessions, settings.concurrent_destination_threshold, beyond_one),
             *([role_item(self.app.package)] if self.app.package is not None and not allowed else []),
             *setup_items(self.around, self.port),
-            *context_items(self.facts, settings),
+            *lookup_items(self.facts["public-IP look-up"]),
+            *indicator_items(self.facts["proxyware indicator"]),
+            *context_items(list(self.facts.values()), settings),
         ]
 
-    def finding(self, items: Sequence[Item], verdict: Verdict, probability: float, score: float) -> Finding:
+    def _finding(self, items: Sequence[Item], judged: Judgement, verdict: Verdict, installs: OtherInstalls) -> Finding:
         """The finding with everything that explains it."""
         evidence = [self._evidence(item) for item in items]
         satisfied = {row for item in evidence for row in item.log_sources}
@@ -188,8 +241,8 @@ class _Draft:
         return Finding(
             finding_id=self._identity(first),
             verdict=verdict,
-            probability=probability,
-            score=score,
+            probability=judged.probability,
+            score=judged.score,
             topology=self.topology,
             device=device,
             app=self.app,
@@ -204,12 +257,11 @@ class _Draft:
             listener_port=self.port,
             gateways=gateways,
             destinations=destinations,
-            spread=Spread(
-                destinations=self.spread.distinct, prefixes=self.spread.prefixes, peak_concurrent=self.spread.peak
-            ),
-            context=[_context_fact(fact.name, fact.value, fact.unit, fact.statement) for fact in self.facts],
+            spread=self._spread(installs),
+            context=[_context_fact(fact) for fact in (*self.facts.values(), novelty_fact(installs))],
+            indicators=self.contacts.indicators,
             evidence=evidence,
-            not_observable=not_observable(self._missing(), self.around.observable),
+            not_observable=not_observable(self._missing(installs), self.around.observable),
             client_legs=client_legs,
             target_legs=target_legs,
             bridge_list=bridge_list,
@@ -229,6 +281,45 @@ class _Draft:
             ),
             sources=sources,
             producer=f"relaywatch {__version__}",
+        )
+
+    def _facts(self) -> dict[str, Fact]:
+        """Facts of context by name, those of other installs left aside."""
+        seen, matches = self.contacts.names_seen, len(self.contacts.indicators)
+        near = lookups_near((self.contacts.lookups["start"] - self.case.origin) * US, self._connects())
+        lateral = len({who for who, row in zip(self.spread.parties, self.lateral.tolist(), strict=True) if row})
+        facts = [
+            *([lateral_fact(lateral)] if lateral else []),
+            *context_facts(self.around, self.start[self.bridges.target], self.settings),
+            organisations_fact(self.organisations),
+            lookup_fact(near if seen or near else None),
+            indicator_fact(matches if seen or matches else None),
+        ]
+        return {fact.name: fact for fact in facts}
+
+    def _connects(self) -> Floats:
+        """When the relay came up, s: its first bridge, and each link that was dialled to a gateway."""
+        links = self.start[self.legs] if self.topology is not Topology.ACCEPTED else np.empty(0)
+        return np.append(links, self.start[self.bridges.target][:1])
+
+    def _system(self, address: str) -> AutonomousSystem | None:
+        systems = self.directory.enrichment.systems
+        return None if systems is None or is_private(address) else systems.of(address)
+
+    def _organisations(self) -> int | None:
+        """Distinct organisations of the bridged addresses, by name or else by number; None where none is known."""
+        systems = self._systems(set(self.addresses))
+        return len({(system.organisation or str(system.number)).casefold() for system in systems}) or None
+
+    def _spread(self, installs: OtherInstalls) -> Spread:
+        lateral = self.facts.get("reach into private networks")
+        return Spread(
+            destinations=self.spread.distinct,
+            prefixes=self.spread.prefixes,
+            peak_concurrent=self.spread.peak,
+            organisations=self.organisations,
+            only_here=installs.share,
+            lateral=int(lateral.value or 0) if lateral is not None else 0,
         )
 
     def _text(self, key: int) -> str | None:
@@ -257,7 +348,7 @@ class _Draft:
         parts = (self.key.device, self.key.package, str(self.key.uid), self.topology.value, first.isoformat())
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
-    def _missing(self) -> Iterator[str]:
+    def _missing(self, installs: OtherInstalls) -> Iterator[str]:
         flows = np.concatenate([self.clients, self.targets])
         if not self.provable.app:
             yield "app"
@@ -269,17 +360,19 @@ class _Draft:
             yield "direction"
         if sum(name is not None for name in self.names) < NAMED_SHARE * len(self.names):
             yield "hostname"
+        if self.organisations is None:
+            yield "organisation"
+        if installs.share is None:
+            yield "other_installs"
+        if not self.contacts.names_seen:
+            yield "own_contacts"
         if self.app.signing_digest is None:
             yield "signing_digest"
         if self.person.get("user_name") is None:
             yield "user"
 
     def _evidence(self, item: Item) -> Evidence:
-        if item.kind in {"context", "setup"}:
-            own = self.case.signals[self.case.signals["app"] == self.case.app]
-            rows: Records = own[np.isin(own["kind"], [*item.signals, SignalKind.CAPTURE])]
-        else:
-            rows = self.targets if item.kind == "spread" else np.concatenate([self.clients, self.targets])
+        rows = self._rows_behind(item)
         return Evidence(
             kind=item.kind,
             name=item.name,
@@ -293,6 +386,18 @@ class _Draft:
             records=[self._record(row) for row in rows[:SHOWN_RECORDS]],
             record_count=len(rows),
         )
+
+    def _rows_behind(self, item: Item) -> Records:
+        """The records that an item rests on."""
+        if item.name == "public-IP look-up":
+            return self.contacts.lookups
+        if item.kind == "indicator":
+            return self.contacts.indicated
+        if item.kind in {"context", "setup"}:
+            own = self.case.signals[self.case.signals["app"] == self.case.app]
+            rows: Records = own[np.isin(own["kind"], [*item.signals, SignalKind.CAPTURE])]
+            return rows
+        return self.targets if item.kind in {"spread", "novelty"} else np.concatenate([self.clients, self.targets])
 
     def _record(self, row: np.void) -> SourceRecord:
         return SourceRecord(source=self.directory.sources[int(row["source"])], position=int(row["position"]))
@@ -321,6 +426,7 @@ class _Draft:
                     sessions=len(rows),
                     bytes_in=_known_sum(rows["bytes_in"]),
                     bytes_out=_known_sum(rows["bytes_out"]),
+                    autonomous_system=self._system(self._text(remote) or ""),
                 )
             )
         return sorted(found, key=lambda e: (-e.bytes_out - e.bytes_in, e.address, e.port or 0))[:SHOWN_REMOTES]
@@ -331,7 +437,9 @@ class _Draft:
         for row, name in enumerate(self.spread.parties):
             rows_of.setdefault(name, []).append(row)
         found = [self._destination(name, np.array(rows)) for name, rows in rows_of.items()]
-        kept = sorted(found, key=lambda d: (not d.private, -d.bytes_in - d.bytes_out, d.name))[:SHOWN_REMOTES]
+        kept = sorted(found, key=lambda d: (not (d.private or d.lateral), -d.bytes_in - d.bytes_out, d.name))[
+            :SHOWN_REMOTES
+        ]
         return sorted(kept, key=lambda d: (-d.bytes_in - d.bytes_out, d.name))
 
     def _destination(self, name: str, rows: Ints) -> Destination:
@@ -349,7 +457,14 @@ class _Draft:
             bytes_in=_known_sum(flows["bytes_in"]),
             bytes_out=_known_sum(flows["bytes_out"]),
             private=all(is_private(address) for address in addresses),
+            lateral=bool(self.lateral[rows].any()),
+            autonomous_systems=self._systems(addresses)[:SHOWN_NAMES],
         )
+
+    def _systems(self, addresses: Iterable[str]) -> list[AutonomousSystem]:
+        """The autonomous systems of the addresses, each once, by number."""
+        found = {system for address in addresses if (system := self._system(address)) is not None}
+        return sorted(found, key=lambda system: (system.number or 0, system.organisation or ""))
 
     def _shown(self, shown: Ints) -> tuple[list[Leg], list[Leg], list[Bridge]]:
         bridges = self.bridges
@@ -417,9 +532,9 @@ def _parts(case: Case, start: Floats) -> tuple[Bridges, Ints, Topology]:
     return bridges, legs, Topology.ACCEPTED if inbound else Topology.TUNNEL
 
 
-def _context_fact(name: str, value: float | None, unit: str, statement: str) -> ContextFact:
-    seen = "not_observable" if value is None else "observed"
-    return ContextFact(name=name, value=value, unit=unit, statement=statement, observability=seen)
+def _context_fact(fact: Fact) -> ContextFact:
+    seen = "not_observable" if fact.value is None else "observed"
+    return ContextFact(name=fact.name, value=fact.value, unit=fact.unit, statement=fact.statement, observability=seen)
 
 
 def _known_sum(values: Ints) -> int:

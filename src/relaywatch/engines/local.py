@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -16,10 +16,12 @@ from relaywatch.detection.calibration import MEASURED, Tables
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.cases import Case, cases_of
-from relaywatch.engines.findings import Directory, finding_of, inventory_index
+from relaywatch.engines.findings import Directory, Draft, draft_of, inventory_index
+from relaywatch.engines.installs import installs_of
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.records import NO_UID, AppKey, Registry
 from relaywatch.engines.shards import SHARDS
+from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, apply
 from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import Finding
@@ -67,7 +69,8 @@ class Unwatched:
 class Hunt:
     """What to hunt with. device: the device's name for formats that give none; now: decides on exceptions' warnings.
 
-    tables: what is measured of relays; other ones where relays are held out.
+    enrichment: what is known beside the telemetry; explains findings, and never makes one; tables: what is measured of
+    relays, other ones where relays are held out.
     """
 
     settings: Settings
@@ -75,6 +78,7 @@ class Hunt:
     now: datetime
     device: str = ""
     watcher: Watcher = field(default_factory=Unwatched)
+    enrichment: Enrichment = field(default_factory=Enrichment)
     tables: Tables = MEASURED
 
 
@@ -193,10 +197,26 @@ def _findings(cases: Sequence[Case], intake: Intake, formats: dict[str, str], pl
         texts=intake.names.texts(np.concatenate(keys)) if keys else {},
         formats=formats,
         inventory=inventory_index(intake.inventory().iter_rows(named=True)),
+        enrichment=plan.enrichment,
     )
-    found = [finding for case in cases if (finding := finding_of(case, directory, plan.settings)) is not None]
-    decided = [apply(finding, plan.exceptions, plan.now) for finding in found]
+    drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
+    decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
     return sorted(decided, key=_gravity)
+
+
+def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:
+    """The findings of the drafts, with what other installs of their apps contact."""
+    wanted: dict[str, set[str]] = {}
+    for draft in drafts:
+        package, parties = draft.compared
+        if parties:
+            wanted.setdefault(package, set()).update(parties)
+    installs = installs_of(intake, wanted)
+    for draft in drafts:
+        package, parties = draft.compared
+        finding = draft.finding(installs.beside(package, draft.key.device, parties))
+        if finding is not None:
+            yield finding
 
 
 def _gravity(finding: Finding) -> tuple[int, float, str, str, str]:

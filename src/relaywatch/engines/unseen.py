@@ -57,6 +57,24 @@ FIELDS: Final = {
         cost="whether a person drove the traffic is open",
         remedy="dumpsys usagestats, or Android security logs (keyguard)",
     ),
+    "organisation": NotObservable(
+        field="organisation",
+        reason="no database of autonomous systems was given, or it knows none of the addresses",
+        cost="how many organisations the destinations belong to is open",
+        remedy="hunt --asn FILE, a database in MaxMind's format such as GeoLite2-ASN",
+    ),
+    "other_installs": NotObservable(
+        field="other_installs",
+        reason="fewer than three devices of this hunt have the app, or its package is not known",
+        cost="whether its other installs contact the same destinations is open",
+        remedy="one hunt over the telemetry of more phones that have the app",
+    ),
+    "own_contacts": NotObservable(
+        field="own_contacts",
+        reason="most of the app's connections carry no name",
+        cost="public-IP look-ups and domains of proxyware cannot be told",
+        remedy="DNS or TLS logs beside the flows",
+    ),
     "signing_digest": NotObservable(
         field="signing_digest",
         reason="the inventory of the app's signature is not in the telemetry",

@@ -131,12 +131,14 @@ def _contain(
 
 
 def _private(destinations: Sequence[Destination]) -> list[str]:
-    inside = [destination.name for destination in destinations if destination.private]
+    """What a client that comes from the same private network reaches there is no reach into it, and is left out."""
+    inside = [destination.name for destination in destinations if destination.lateral]
     if not inside:
         return []
     return [
-        f"The relay's client reached into private addresses ({_listed(inside)}): treat it as lateral movement. Cut the "
-        "phone off from that network now and look at the hosts that it reached."
+        f"The relay's client reached into private addresses from outside ({_listed(inside)}): treat it as lateral "
+        "movement into the user's own network. Cut the phone off from that network now and look at the hosts that it "
+        "reached, their remote access and debugging ports (adb) first."
     ]
 
 

@@ -32,5 +32,9 @@ class ExceptionFileError(RelaywatchError):
     """A file of documented exceptions cannot be used."""
 
 
+class EnrichmentError(RelaywatchError):
+    """A database of autonomous systems, or a file of indicators, cannot be used."""
+
+
 class ExportError(RelaywatchError):
     """The telemetry lacks what the format to be written cannot do without."""

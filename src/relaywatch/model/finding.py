@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-FINDING_SCHEMA_VERSION: Final = "1.0.0"
+FINDING_SCHEMA_VERSION: Final = "1.1.0"
 
 
 class _Record(BaseModel):
@@ -65,6 +65,13 @@ class SourceRecord(_Record):
     position: int
 
 
+class AutonomousSystem(_Record):
+    """Who announces an address (RFC 4271), as a local database has it."""
+
+    number: int | None = Field(None, description="AS number (RFC 6793)")
+    organisation: str | None = None
+
+
 class Endpoint(_Record):
     """A client-side remote: a gateway that the device dialled, or a client that it accepted."""
 
@@ -74,6 +81,7 @@ class Endpoint(_Record):
     sessions: int = Field(description="Client legs with this remote")
     bytes_in: int
     bytes_out: int
+    autonomous_system: AutonomousSystem | None = Field(None, description="Null where no database knows it")
 
 
 class Destination(_Record):
@@ -88,16 +96,21 @@ class Destination(_Record):
     bridges: int
     bytes_in: int
     bytes_out: int
-    private: bool = Field(description="In a private range: the client reached into the device's own network")
+    private: bool = Field(description="All addresses are in a private range")
+    lateral: bool = Field(description="In a private range, and reached for a client from outside that network")
+    autonomous_systems: list[AutonomousSystem] = Field(
+        default_factory=list, description="Of the addresses, the first few, in order; empty where none is known"
+    )
 
     @model_validator(mode="before")
     @classmethod
-    def _counts(cls, data: Any) -> Any:  # noqa: ANN401  pydantic's own signature
-        """Findings written before there were counts have what their lists hold."""
+    def _completed(cls, data: Any) -> Any:  # noqa: ANN401  pydantic's own signature
+        """Findings written before there were counts have what their lists hold; private was lateral then."""
         if not isinstance(data, dict):
             return data
         lists = {"hostname_count": data.get("hostnames"), "address_count": data.get("addresses")}
-        return {name: len(held) for name, held in lists.items() if isinstance(held, list)} | data
+        counts = {name: len(held) for name, held in lists.items() if isinstance(held, list)}
+        return {"lateral": data.get("private", False)} | counts | data
 
 
 class Spread(_Record):
@@ -106,6 +119,25 @@ class Spread(_Record):
     destinations: int = Field(description="Distinct registrable domains or prefixes")
     prefixes: int = Field(description="Distinct /24 or /48 address prefixes")
     peak_concurrent: int = Field(description="Most destinations open at one time")
+    organisations: int | None = Field(
+        None, description="Distinct organisations that announce the addresses; null where no database knows any"
+    )
+    only_here: float | None = Field(
+        None, description="Share of public destinations that no other install contacts; null below three devices"
+    )
+    lateral: int = Field(0, description="Private destinations reached for a client from outside their network")
+
+
+class IndicatorMatch(_Record):
+    """A name that makers of proxyware use and the app bears or contacts: explains, never convicts."""
+
+    value: str
+    kind: str = Field(description="domain, package or class")
+    family: str
+    matched: str = Field(description="The name as the telemetry has it")
+    source: str = Field(description="Where the indicator is from")
+    licence: str = Field(description="Licence of that source")
+    retrieved: str = Field(description="Day on which the source was read, ISO 8601")
 
 
 class SettingUse(_Record):
@@ -121,7 +153,7 @@ class SettingUse(_Record):
 class Evidence(_Record):
     """One item that moved the odds."""
 
-    kind: str = Field(description="bridging, tunnelling, timing, spread, setup, context")
+    kind: str = Field(description="bridging, tunnelling, timing, spread, novelty, setup, indicator, context")
     name: str
     statement: str = Field(description="What was measured, in a sentence")
     value: float | None = None
@@ -267,6 +299,7 @@ class Finding(_Record):
     destinations: list[Destination]
     spread: Spread
     context: list[ContextFact]
+    indicators: list[IndicatorMatch] = Field(default_factory=list, description="The first few")
     evidence: list[Evidence]
     not_observable: list[NotObservable]
     client_legs: list[Leg] = Field(description="The strongest bridges' client legs; bounded")

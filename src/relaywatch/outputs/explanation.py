@@ -19,6 +19,8 @@ from relaywatch.outputs.text import (
     defang,
     endpoint,
     factor,
+    indicator,
+    lateral_movement,
     odds,
     percent,
     plural,
@@ -26,12 +28,14 @@ from relaywatch.outputs.text import (
     sentence,
     signed,
     size,
+    systems,
     utc,
     where,
     why_suspected,
 )
 
 SHOWN_BRIDGES: Final = 20
+SHOWN_DESTINATIONS: Final = 20
 
 
 def explain(finding: Finding, console: Console) -> None:
@@ -39,6 +43,8 @@ def explain(finding: Finding, console: Console) -> None:
     title = f"{VERDICT_TEXT[finding.verdict]}, {percent(finding.probability)}"
     console.print(Text.assemble((f"{title}: ", "bold"), f"{app_name(finding)} on {printable(finding.device.uid)}"))
     console.print(Text(sentence(finding)))
+    if lateral := lateral_movement(finding):
+        console.print(Text(f"severity: {lateral}", "bold red"))
     if why := why_suspected(finding):
         console.print(Text(f"why suspected: {why}"))
     console.print(Text(f"finding {printable(finding.finding_id)} by {printable(finding.producer)}", "dim"))
@@ -46,6 +52,8 @@ def explain(finding: Finding, console: Console) -> None:
         ("Evidence, strongest first", _evidence(finding)),
         ("The sum", _sum(finding)),
         ("Bridges", _bridges(finding)),
+        ("Destinations", _destinations(finding)),
+        ("Proxyware indicators, which explain and do not convict", _indicators(finding)),
         ("Context", _context(finding)),
         ("Settings", _settings(finding)),
         ("Not observable", _not_observable(finding)),
@@ -139,6 +147,28 @@ def _leg(leg: Leg, *, repeated: bool) -> Text:
 
 def _ratio(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _destinations(finding: Finding) -> Table:
+    """The destinations with the most sessions, those of lateral movement first."""
+    numeric = frozenset({"sessions", "out", "in"})
+    table = _table("destination", "autonomous systems", "sessions", "out", "in", numeric=numeric)
+    rows = sorted(finding.destinations, key=lambda row: (not row.lateral, -row.bridges, row.name))
+    for row in rows[:SHOWN_DESTINATIONS]:
+        name = defang(row.name) + (" (private, reached from outside)" if row.lateral else "")
+        owners = systems(row.autonomous_systems, 3) or "not known"
+        table.add_row(Text(name), Text(owners), f"{row.bridges:,}", size(row.bytes_out), size(row.bytes_in))
+    more = finding.spread.destinations - min(len(rows), SHOWN_DESTINATIONS)
+    if more > 0:
+        table.add_row(Text(f"{plural(more, 'further destination')} not shown", "dim"))
+    return table
+
+
+def _indicators(finding: Finding) -> Table:
+    table = _table("match")
+    for match in finding.indicators:
+        table.add_row(Text(indicator(match)))
+    return table
 
 
 def _context(finding: Finding) -> Table:

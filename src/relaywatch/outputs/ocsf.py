@@ -87,6 +87,7 @@ _KEPT: Final = {
     "gateways",
     "spread",
     "context",
+    "indicators",
     "not_observable",
     "settings",
     "attack",
@@ -128,8 +129,8 @@ def ocsf_event(finding: Finding) -> dict[str, Any]:
 
 
 def severity(finding: Finding) -> SeverityID:
-    """Grade severity by verdict; Critical where a relay let its client into the device's own network."""
-    inside = any(row.private for row in finding.destinations)
+    """Grade severity by verdict; Critical where a relay let a client from outside into a private network."""
+    inside = any(row.lateral for row in finding.destinations)
     return SeverityID.Critical if inside and finding.verdict is Verdict.RELAY else SEVERITY[finding.verdict]
 
 

@@ -28,6 +28,8 @@ from relaywatch.outputs.text import (
     factor,
     first_step,
     fleet,
+    indicator,
+    lateral_movement,
     percent,
     period,
     plural,
@@ -35,6 +37,7 @@ from relaywatch.outputs.text import (
     short_id,
     signed,
     size,
+    systems,
     unrelatedness,
     why_suspected,
 )
@@ -46,7 +49,7 @@ STYLE: Final = {
     Verdict.INSUFFICIENT_TELEMETRY: "bold",
 }
 WIDEST: Final = 110
-_SHOWN: Final = {"destinations": 5, "gateways": 3, "evidence": 3, "rows": 20}
+_SHOWN: Final = {"destinations": 5, "gateways": 3, "evidence": 3, "indicators": 3, "rows": 20}
 
 
 def render(findings: Sequence[Finding], summary: HuntSummary, console: Console) -> None:
@@ -80,7 +83,7 @@ def panel(finding: Finding, *, width: int) -> Panel:
     grid.add_column(overflow="fold", ratio=1)
     for name, value in _facts(finding):
         if value:
-            grid.add_row(name, Text(value))
+            grid.add_row(name, Text(value, "bold red" if name == "severity" else ""))
     for number, part in enumerate((_strongest(finding), _unseen(finding), _first(finding))):
         if part:
             grid.add_row(("evidence", "not seen", "first")[number], part)
@@ -96,6 +99,7 @@ def _facts(finding: Finding) -> list[tuple[str, str]]:
     port = f" on port {finding.listener_port}" if finding.listener_port else ""
     return [
         ("id", f"{short_id(finding)}  (relaywatch explain {short_id(finding)})"),
+        ("severity", lateral_movement(finding)),
         ("why suspected", why_suspected(finding)),
         ("app", app_name(finding)),
         ("device", device + group),
@@ -114,6 +118,7 @@ def _facts(finding: Finding) -> list[tuple[str, str]]:
         ),
         ("clients" if accepted else "gateways", _gateways(finding)),
         ("reached", _reached(finding)),
+        ("indicators", "\n".join(map(indicator, finding.indicators[: _SHOWN["indicators"]]))),
         ("context", context_line(finding)),
         ("exception", _exception(finding)),
     ]
@@ -130,12 +135,13 @@ def _gateways(finding: Finding) -> str:
 
 def _reached(finding: Finding) -> str:
     most = _SHOWN["destinations"]
-    rows = sorted(finding.destinations, key=lambda row: (not row.private, -row.bridges, row.name))
+    rows = sorted(finding.destinations, key=lambda row: (not row.lateral, -row.bridges, row.name))
     return f"{unrelatedness(finding)}: {', '.join(map(_destination, rows[:most]))}{_more(len(rows) - most)}"
 
 
 def _destination(row: Destination) -> str:
-    return defang(row.name) + (" (inside the device's network)" if row.private else "")
+    owner = f" ({systems(row.autonomous_systems, 1)})" if row.autonomous_systems else ""
+    return defang(row.name) + owner + (" (inside a private network)" if row.lateral else "")
 
 
 def _more(count: int) -> str:

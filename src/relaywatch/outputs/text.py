@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from relaywatch.model.finding import Finding, SourceRecord, Topology, Verdict
+from relaywatch.model.finding import AutonomousSystem, Finding, IndicatorMatch, SourceRecord, Topology, Verdict
 
 VERDICT_TEXT: Final = {
     Verdict.RELAY: "relay",
@@ -32,6 +32,10 @@ RELAY_PROBABILITY: Final = 0.95
 """As detection has it, which outputs do not import: a probability below it is a suspicion at most."""
 CORE_EVIDENCE: Final = frozenset({"conserved bridges", "link mirrors targets"})
 """Names of the items whose value counts sessions and whose ratio is bounded by chance."""
+EXPLAINING_EVIDENCE: Final = frozenset(
+    {"destinations of this install only", "public-IP look-up", "proxyware indicator"}
+)
+"""Names of the items that may raise the probability and never the verdict."""
 _OF_SESSIONS: Final = " of the bridged sessions "
 _SHOWN_CHARACTERS: Final = 512
 SHORT_ID: Final = 8
@@ -180,10 +184,37 @@ def app_title(finding: Finding) -> str:
 def unrelatedness(finding: Finding) -> str:
     """Say how far the destinations are from each other, in a phrase."""
     spread = finding.spread
+    held = f" of {plural(spread.organisations, 'organisation')}" if spread.organisations is not None else ""
     return (
-        f"{plural(spread.destinations, 'destination')} in {plural(spread.prefixes, 'network')}, "
+        f"{plural(spread.destinations, 'destination')} in {plural(spread.prefixes, 'network')}{held}, "
         f"up to {spread.peak_concurrent} at one time"
     )
+
+
+def lateral_movement(finding: Finding) -> str:
+    """Say that a client from outside reached private addresses; empty where none did."""
+    count = finding.spread.lateral or sum(row.lateral for row in finding.destinations)
+    reached = f"a client from outside reached {plural(count, 'private destination')}"
+    return f"{reached}: lateral movement into the user's own network" if count else ""
+
+
+def system(owner: AutonomousSystem) -> str:
+    """Write an autonomous system: AS64496 Example Hosting."""
+    number = f"AS{owner.number}" if owner.number is not None else ""
+    return f"{number} {printable(owner.organisation or '')}".strip()
+
+
+def systems(owners: Sequence[AutonomousSystem], most: int) -> str:
+    """Write the first autonomous systems, and how many more there are; empty where none is known."""
+    more = len(owners) - most
+    return ", ".join(map(system, owners[:most])) + (f" and {more} more" if more > 0 else "")
+
+
+def indicator(match: IndicatorMatch) -> str:
+    """Write a match with what it matched, whose it is, its source and its licence; domains defanged."""
+    name = defang(match.matched) if match.kind == "domain" else printable(match.matched)
+    origin = printable(f"{match.source}, licence: {match.licence}, read {match.retrieved}")
+    return f"{name}, {printable(match.kind)} of {printable(match.family)} ({origin})"
 
 
 def sentence(finding: Finding) -> str:
@@ -248,8 +279,17 @@ def why_suspected(finding: Finding) -> str:
         return "; ".join(reasons)
     if finding.probability < RELAY_PROBABILITY:
         return f"the evidence together gives less than {percent(RELAY_PROBABILITY)}"
+    if _rests_on_names(finding):
+        return f"without names and other installs the evidence gives less than {percent(RELAY_PROBABILITY)}"
     # Estimated bytes do not keep a finding from being a relay, missing ones do: a reason only where there is no other.
     return "bytes are estimated or missing" if "bytes" in gaps else "too few sessions within ByteSymmetryTolerance"
+
+
+def _rests_on_names(finding: Finding) -> bool:
+    """Whether the probability is that of a relay only with items that may not raise the verdict."""
+    ratios = [item.log_likelihood_ratio for item in finding.evidence if item.name in EXPLAINING_EVIDENCE]
+    raised = sum(ratio for ratio in ratios if ratio > 0.0)
+    return raised > 0.0 and odds(finding.score - raised) < RELAY_PROBABILITY / (1.0 - RELAY_PROBABILITY)
 
 
 def _doubts(finding: Finding) -> Iterator[str]:

@@ -1,0 +1,100 @@
+"""Which destinations other installs of an app contact: a second look at the records, only for apps with findings.
+
+Memory follows the destinations that findings bridged, MOST_PARTIES a package, and the devices that have the app.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import blake2b
+from heapq import nsmallest
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from relaywatch.detection.spread import OtherInstalls, party
+from relaywatch.engines.intake import Intake
+from relaywatch.engines.records import AppKey
+from relaywatch.engines.shards import SHARDS
+from relaywatch.model.schemas import Direction
+
+MOST_PARTIES: Final = 16_384
+"""Destinations followed for one package. Up to it counts are exact; beyond it those with the smallest hashes are
+followed, the same ones on every run: a random sample, whose share is off by 0.4 % (one deviation) at the most."""
+HELD_CONTACTS: Final = 1_000_000
+"""Contacts gathered before their names are looked up: 20 MB."""
+OWN_AND_ANOTHER: Final = 2
+"""Devices remembered for a destination: two of them tell any third that it is not alone."""
+
+
+class Installs:
+    """For some packages: the devices that have them, and which of the destinations asked for each contacts."""
+
+    def __init__(self, wanted: Mapping[str, Iterable[str]]) -> None:
+        """wanted: the parties to follow, by package."""
+        self._devices: dict[str, set[str]] = {package: set() for package in wanted}
+        self._contacts: dict[str, dict[int, tuple[str, ...]]] = {
+            package: dict.fromkeys(nsmallest(MOST_PARTIES, {_hash(who) for who in parties}), ())
+            for package, parties in wanted.items()
+        }
+
+    def installed(self, package: str, device: str) -> None:
+        """The device has the package; packages that nobody asked for are passed over."""
+        if package in self._devices:
+            self._devices[package].add(device)
+
+    def contacted(self, package: str, device: str, who: str) -> None:
+        """The package contacts a party on the device; packages and parties that nobody asked for are passed over."""
+        followed = self._contacts.get(package, {})
+        devices = followed.get(_hash(who))
+        if devices is not None and device not in devices and len(devices) < OWN_AND_ANOTHER:
+            followed[_hash(who)] = (*devices, device)
+
+    def beside(self, package: str, device: str, parties: Iterable[str]) -> OtherInstalls:
+        """What installs on other devices contact of the parties; nothing is known of packages that nobody asked for."""
+        followed = self._contacts.get(package, {})
+        compared = [followed[key] for key in {_hash(who) for who in parties} if key in followed]
+        alone = sum(not set(devices) - {device} for devices in compared)
+        return OtherInstalls(len(self._devices.get(package, ())), len(compared), alone)
+
+
+def _hash(who: str) -> int:
+    return int.from_bytes(blake2b(who.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
+
+
+def installs_of(intake: Intake, wanted: Mapping[str, Iterable[str]]) -> Installs:
+    """Go through a sealed intake's flows for the contacts of the packages; wanted: as Installs."""
+    installs = Installs(wanted)
+    if wanted:
+        for apps, contacts in _gathered(intake, installs, wanted):
+            _add(installs, intake, apps, contacts)
+    return installs
+
+
+def _gathered(
+    intake: Intake, installs: Installs, wanted: Mapping[str, object]
+) -> Iterator[tuple[dict[int, AppKey], pl.DataFrame]]:
+    """Distinct (app, name, remote) of the packages' dialled flows, HELD_CONTACTS or a little more at a time."""
+    held: list[pl.DataFrame] = []
+    apps: dict[int, AppKey] = {}
+    for shard in range(SHARDS):
+        flows = intake.flows.read(shard)
+        known = intake.registry.app_keys(np.unique(flows["app"])) if len(flows) else {}
+        own = {code: key for code, key in known.items() if key.package in wanted}
+        for key in own.values():
+            installs.installed(key.package, key.device)
+        rows = flows[np.isin(flows["app"], list(own)) & (flows["direction"] != Direction.INBOUND)]
+        apps |= own
+        held.append(pl.DataFrame({name: rows[name] for name in ("app", "name", "remote")}).unique())
+        if sum(map(len, held)) > HELD_CONTACTS or shard == SHARDS - 1:
+            yield apps, pl.concat(held)
+            held, apps = [], {}
+
+
+def _add(installs: Installs, intake: Intake, apps: Mapping[int, AppKey], contacts: pl.DataFrame) -> None:
+    keys = np.concatenate([contacts["name"].to_numpy(), contacts["remote"].to_numpy()])
+    texts = intake.names.texts(keys) if len(keys) else {}
+    for code, name, remote in contacts.iter_rows():
+        app = apps[code]
+        installs.contacted(app.package, app.device, party(texts.get(name), texts.get(remote, "")))

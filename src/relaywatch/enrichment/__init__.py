@@ -1,0 +1,1 @@
+"""What is known beside the telemetry: owners of addresses, look-up services, proxyware. Explains; never convicts."""
