@@ -14,9 +14,8 @@ import numpy as np
 import polars as pl
 
 from relaywatch.detection.spread import OtherInstalls, party
-from relaywatch.engines.intake import Intake
-from relaywatch.engines.records import AppKey
-from relaywatch.engines.shards import SHARDS
+from relaywatch.engines.names import Names
+from relaywatch.engines.records import AppKey, Records, Registry
 from relaywatch.model.schemas import Direction
 
 MOST_PARTIES: Final = 16_384
@@ -63,38 +62,39 @@ def _hash(who: str) -> int:
     return int.from_bytes(blake2b(who.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")
 
 
-def installs_of(intake: Intake, wanted: Mapping[str, Iterable[str]]) -> Installs:
-    """Go through a sealed intake's flows for the contacts of the packages; wanted: as Installs."""
+def installs_of(
+    shards: Iterable[Records], registry: Registry, names: Names, wanted: Mapping[str, Iterable[str]]
+) -> Installs:
+    """Go through the flows for the contacts of the packages. shards: all FLOW records in parts; wanted: as Installs."""
     installs = Installs(wanted)
-    if wanted:
-        for apps, contacts in _gathered(intake, installs, wanted):
-            _add(installs, intake, apps, contacts)
+    for apps, contacts in _gathered(shards if wanted else (), registry, wanted):
+        keys = np.concatenate([contacts["name"].to_numpy(), contacts["remote"].to_numpy()])
+        texts = names.texts(keys) if len(keys) else {}
+        for app in apps.values():
+            installs.installed(app.package, app.device)
+        for code, name, remote in contacts.iter_rows():
+            app = apps[code]
+            installs.contacted(app.package, app.device, party(texts.get(name), texts.get(remote, "")))
     return installs
 
 
 def _gathered(
-    intake: Intake, installs: Installs, wanted: Mapping[str, object]
+    shards: Iterable[Records], registry: Registry, wanted: Mapping[str, object]
 ) -> Iterator[tuple[dict[int, AppKey], pl.DataFrame]]:
     """Distinct (app, name, remote) of the packages' dialled flows, HELD_CONTACTS or a little more at a time."""
     held: list[pl.DataFrame] = []
     apps: dict[int, AppKey] = {}
-    for shard in range(SHARDS):
-        flows = intake.flows.read(shard)
-        known = intake.registry.app_keys(np.unique(flows["app"])) if len(flows) else {}
-        own = {code: key for code, key in known.items() if key.package in wanted}
-        for key in own.values():
-            installs.installed(key.package, key.device)
+    for flows in shards:
+        own = {code: key for code, key in _apps(flows, registry).items() if key.package in wanted}
         rows = flows[np.isin(flows["app"], list(own)) & (flows["direction"] != Direction.INBOUND)]
         apps |= own
         held.append(pl.DataFrame({name: rows[name] for name in ("app", "name", "remote")}).unique())
-        if sum(map(len, held)) > HELD_CONTACTS or shard == SHARDS - 1:
+        if sum(map(len, held)) > HELD_CONTACTS:
             yield apps, pl.concat(held)
             held, apps = [], {}
+    if held:
+        yield apps, pl.concat(held)
 
 
-def _add(installs: Installs, intake: Intake, apps: Mapping[int, AppKey], contacts: pl.DataFrame) -> None:
-    keys = np.concatenate([contacts["name"].to_numpy(), contacts["remote"].to_numpy()])
-    texts = intake.names.texts(keys) if len(keys) else {}
-    for code, name, remote in contacts.iter_rows():
-        app = apps[code]
-        installs.contacted(app.package, app.device, party(texts.get(name), texts.get(remote, "")))
+def _apps(flows: Records, registry: Registry) -> dict[int, AppKey]:
+    return registry.app_keys(np.unique(flows["app"])) if len(flows) else {}

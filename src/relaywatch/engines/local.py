@@ -211,7 +211,8 @@ def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:
         package, parties = draft.compared
         if parties:
             wanted.setdefault(package, set()).update(parties)
-    installs = installs_of(intake, wanted)
+    shards = (intake.flows.read(shard) for shard in range(SHARDS))
+    installs = installs_of(shards, intake.registry, intake.names, wanted)
     for draft in drafts:
         package, parties = draft.compared
         finding = draft.finding(installs.beside(package, draft.key.device, parties))
