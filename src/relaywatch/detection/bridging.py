@@ -29,6 +29,10 @@ FAR: Final = 8.0
 NONE: Final = -1
 SOONEST_S: Final = 0.002
 """A target leg waits for the client's request; legs that open at one instant were opened by one cause."""
+DATAGRAM: Final = 17
+PROMPT_S: Final = 0.005
+PROMPT_SHARE: Final = 0.3
+"""Datagrams need no handshake and may be sent on at once: within some ms, this share of them."""
 REFERENCE_S: Final = 10.0
 """Reach of the unrelated target legs that a start lag is compared with, in s, whatever TimeWindow is."""
 EARLY_S: Final = 1.0
@@ -83,10 +87,13 @@ def conservation(client_out: float, client_in: float, target_out: float, target_
 
 
 @compiled
-def _timing(lag: float, end_gap: float, window: float) -> float:
+def _timing(lag: float, end_gap: float, window: float, datagrams: bool) -> float:  # noqa: FBT001  a kernel
     """Log ratio of start lag (s, client to target) or common end over a target leg anywhere in REFERENCE_S."""
     best = NO_MATCH
-    if SOONEST_S <= lag <= window:
+    if datagrams and 0.0 <= lag <= window:
+        prompt = PROMPT_SHARE * REFERENCE_S / PROMPT_S * np.exp(-lag / PROMPT_S)
+        best = np.log(prompt + 1.5 * REFERENCE_S * np.exp(-lag / 0.4) + 0.4)
+    elif SOONEST_S <= lag <= window:
         best = np.log(1.5 * REFERENCE_S * np.exp(-lag / 0.4) + 0.4)
     elif -EARLY_S <= lag < SOONEST_S:
         best = np.log(0.2)
@@ -104,7 +111,8 @@ def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: 
         return NO_MATCH
     if group.lookup[row] and not (group.inbound[leg] and group.protocol[row] == group.protocol[leg]):
         return NO_MATCH
-    time = _timing(group.start[row] - at, abs(group.end[row] - until), window)
+    datagrams = group.protocol[leg] == DATAGRAM and group.protocol[row] == DATAGRAM
+    time = _timing(group.start[row] - at, abs(group.end[row] - until), window, datagrams)
     if time <= NO_MATCH:
         return NO_MATCH
     sent, received = group.bytes_out[donor], group.bytes_in[donor]

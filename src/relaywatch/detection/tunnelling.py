@@ -315,15 +315,16 @@ def account_class(sendings: Sendings, k: int, unexplained: float) -> int:
 def account_classes(
     link: Passing, beside: Passing, sendings: Sendings, manner: Floats, room: Scratch
 ) -> tuple[Ints, int]:
-    """Class of each sending, and how many flows are chosen in the sendings that are accounted for."""
+    """Class of each sending, and how many flows are chosen to account for sendings."""
     classes = np.zeros(len(sendings.begin), np.int64)
-    sessions = 0
+    chosen = np.zeros(beside.flow.max() + 1, np.bool_)
     for k in range(len(classes)):
         rest, count = explain(link, beside, sendings.begin[k], sendings.end[k], manner, 0.0, 1.0, room)
         classes[k] = account_class(sendings, k, rest)
         if classes[k] % ACCOUNT_GRADES >= ACCOUNT_BRIDGE_GRADE:
-            sessions += room.chosen[:count].sum()
-    return classes, sessions
+            for j in range(count):
+                chosen[room.flow[j]] |= room.chosen[j]
+    return classes, int(chosen.sum())
 
 
 @compiled
