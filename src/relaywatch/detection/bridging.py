@@ -103,7 +103,7 @@ def _timing(lag: float, end_gap: float, window: float, datagrams: bool) -> float
 
 
 @compiled
-def _pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
+def pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
     """Score of one pair: NO_MATCH where row cannot be leg's target or lies out of reach."""
     if group.inbound[row] or group.side[row] == group.side[leg]:
         return NO_MATCH
@@ -132,7 +132,7 @@ def _best_target(group: Group, leg: int, donor: int, shift: float, window: float
     for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
         if group.start[row] > at + window or weighed >= LARGEST_REACH:
             break
-        score = _pair_score(group, leg, donor, row, at, until, window)
+        score = pair_score(group, leg, donor, row, at, until, window)
         weighed += score > UNLIKE
         if score > best:
             best, found = score, row
@@ -143,7 +143,7 @@ def _best_target(group: Group, leg: int, donor: int, shift: float, window: float
     for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
         if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH:
             break
-        score = _pair_score(group, leg, donor, group.by_end[k], at, until, window)
+        score = pair_score(group, leg, donor, group.by_end[k], at, until, window)
         weighed += score > UNLIKE
         if score > best:
             best, found = score, group.by_end[k]

@@ -45,6 +45,10 @@ ADDED_BYTES: Final = 200.0
 """Bytes that a session may gain on the way in headers and handshakes before it counts as unequal."""
 
 
+NEEDED: Final = 0.3
+"""Share of a flow's bytes that the account of a sending must need for the flow to count as bridged."""
+
+
 @dataclass(frozen=True, slots=True)
 class Bridges:
     """Bridges of an episode, in order of time; one value each.
@@ -273,7 +277,8 @@ def _link(group: Group, volumes: VolumeColumns, legs: Ints, way: int, manner: Fl
     begin = min(link.second[0], beside.second[0])
     span = max(link.second[-1], beside.second[-1]) - begin + 1.0
     classes, _ = account_classes(link, beside, sendings, manner, room)
-    number, row, given = chosen_feeders(link, beside, sendings, manner, room)
+    number, row, given, worth = chosen_feeders(link, beside, sendings, manner, room)
+    number, row, given = number[worth >= NEEDED], row[worth >= NEEDED], given[worth >= NEEDED]
     order = np.lexsort((row, given, number))
     largest = np.full(len(classes), NONE, np.int64)
     largest[number[order]] = row[order]
@@ -300,7 +305,7 @@ def _accounted(group: Group, volumes: VolumeColumns, link: _Link, framing: float
     ratio = _over(_sums(place, passed, len(targets)), fed)
     unknown = np.full(len(targets), np.nan)
     return Bridges(
-        client=_carriers(group, volumes, link.legs, targets, np.asarray(framing * fed), uploads=uploads),
+        client=carriers(group, volumes, link.legs, targets, np.asarray(framing * fed), uploads=uploads),
         target=targets,
         lag=_waited(group, volumes, link.legs, targets),
         upstream=_over(np.ones(len(targets)), ratio) if uploads else unknown,
@@ -323,11 +328,21 @@ def _runs(link: _Link, number: Ints, place: Ints, count: int) -> Ints:
     return np.bincount(who[apart], minlength=count).astype(np.int64)
 
 
-def _carriers(
+def carriers(
     group: Group, volumes: VolumeColumns, legs: Ints, targets: Ints, expected: Floats, *, uploads: bool
 ) -> Ints:
-    """Of several links the one that each target leg was carried on: what passed on it meanwhile comes nearest to it."""
-    passed = np.full((len(legs), len(targets)), np.inf)
+    """Of several links the one that each target leg was carried on: what passed on it meanwhile comes nearest to it.
+
+    legs, targets: rows of the group's flows; expected: bytes that carrying each target leg takes; uploads: see Manner.
+    """
+    passed = passed_meanwhile(group, volumes, legs, targets, uploads=uploads)
+    gap = np.abs(np.log((np.maximum(passed, 0.0) + 1.0) / (expected + 1.0)))
+    return np.asarray(legs[np.where(passed >= 0.0, gap, np.inf).argmin(axis=0)], np.int64)
+
+
+def passed_meanwhile(group: Group, volumes: VolumeColumns, legs: Ints, targets: Ints, *, uploads: bool) -> Floats:
+    """Bytes that each leg (rows) passed on while each target leg (columns) was open; -1 where it was not open then."""
+    passed = np.full((len(legs), len(targets)), -1.0)
     for k, leg in enumerate(legs.tolist()):
         own = np.flatnonzero(volumes.flow == leg)
         amount = volumes.bytes_in[own] if uploads else volumes.bytes_out[own]
@@ -335,8 +350,8 @@ def _carriers(
         first = np.searchsorted(volumes.time[own], np.floor(group.start[targets]))
         last = np.searchsorted(volumes.time[own], group.end[targets] + PAUSE_S, "right")
         open_then = (group.start[leg] <= group.end[targets]) & (group.end[leg] >= group.start[targets] - EARLY_S)
-        passed[k] = np.where(open_then, np.abs(np.log((total[last] - total[first] + 1.0) / (expected + 1.0))), np.inf)
-    return np.asarray(legs[passed.argmin(axis=0)], np.int64)
+        passed[k] = np.where(open_then, total[last] - total[first], -1.0)
+    return passed
 
 
 def _waited(group: Group, volumes: VolumeColumns, legs: Ints, targets: Ints) -> Floats:

@@ -464,22 +464,38 @@ def score_tunnelling(
 
 
 @compiled
+def _worth(room: Scratch, k: int, seconds: int) -> float:
+    """Share of what a chosen flow carries that nothing would account for without it: 1 where it is all needed."""
+    gained, carried = 0.0, 0.0
+    for t in range(seconds):
+        gained += abs(room.left[t] + room.carried[k, t]) - abs(room.left[t])
+        carried += room.carried[k, t]
+    return gained / carried
+
+
+@compiled
 def chosen_feeders(
     link: Passing, beside: Passing, sendings: Sendings, manner: Floats, room: Scratch
-) -> tuple[Ints, Ints, Floats]:
-    """For every sending the flows chosen to account for it: number of the sending, row of the flow, bytes it gave."""
+) -> tuple[Ints, Ints, Floats, Floats]:
+    """For every sending the flows chosen to account for it.
+
+    One value each: number of the sending, row of the flow, bytes that it gave, share of them that the account needs.
+    """
     most = 64
-    number, flow, amount = np.empty(most, np.int64), np.empty(most, np.int64), np.empty(most)
+    number, flow = np.empty(most, np.int64), np.empty(most, np.int64)
+    amount, worth = np.empty(most), np.empty(most)
     count = 0
     for k in range(len(sendings.begin)):
         _, weighed = explain(link, beside, sendings.begin[k], sendings.end[k], manner, 0.0, 1.0, room)
+        seconds = int(sendings.end[k] - sendings.begin[k]) + 1
         for j in range(weighed):
             if not room.chosen[j]:
                 continue
             if count == most:
                 most *= 2
                 number, flow = np.append(number, np.empty_like(number)), np.append(flow, np.empty_like(flow))
-                amount = np.append(amount, np.empty_like(amount))
+                amount, worth = np.append(amount, np.empty_like(amount)), np.append(worth, np.empty_like(worth))
             number[count], flow[count], amount[count] = k, room.flow[j], room.total[j]
+            worth[count] = _worth(room, j, seconds)
             count += 1
-    return number[:count], flow[:count], amount[:count]
+    return number[:count], flow[:count], amount[:count], worth[:count]
