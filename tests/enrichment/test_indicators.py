@@ -135,6 +135,13 @@ def test_file_that_cannot_be_used_is_refused_with_the_place(tmp_path, content, s
     assert str(path) in str(refusal.value)
 
 
+def test_the_example_of_the_page_can_be_used(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "enrichment.md").read_text(encoding="utf-8")
+    path = tmp_path / "own.toml"
+    path.write_text(page.split("```toml\n")[1].split("```")[0])
+    assert load_indicators(path).matches(["a.gate.example.net"], None, [])
+
+
 @given(st.binary(max_size=300))
 def test_any_file_is_read_or_refused(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.toml"
