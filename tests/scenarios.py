@@ -19,6 +19,7 @@ import pytest
 from relaywatch.detection.settings import Settings
 from relaywatch.engines import local
 from relaywatch.engines.local import Hunt, HuntResult, hunt
+from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions
 from relaywatch.model.finding import Finding
 from relaywatch.model.schemas import Direction, SignalKind
@@ -280,10 +281,13 @@ class Given:
 
 
 def hunted(
-    batches: Iterable[Batch], settings: Settings | None = None, exceptions: Exceptions | None = None
+    batches: Iterable[Batch],
+    settings: Settings | None = None,
+    exceptions: Exceptions | None = None,
+    enrichment: Enrichment | None = None,
 ) -> HuntResult:
     """A hunt over the batches, in their order."""
-    plan = Hunt(settings or Settings(), exceptions or Exceptions(()), NOW)
+    plan = Hunt(settings or Settings(), exceptions or Exceptions(()), NOW, enrichment=enrichment or Enrichment())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(local, "discover", lambda _: Discovery((Given(list(batches)),), ()))
         return hunt([], plan)

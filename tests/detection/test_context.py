@@ -5,7 +5,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaywatch.detection.context import Intervals, Surroundings, context_facts, context_items, setup_items
+from relaywatch.detection.context import (
+    LOOKUP_WINDOW_S,
+    MOST_FOR_INDICATORS,
+    Intervals,
+    Surroundings,
+    context_facts,
+    context_items,
+    indicator_fact,
+    indicator_items,
+    lookup_fact,
+    lookup_items,
+    lookups_near,
+    setup_items,
+)
 from relaywatch.detection.settings import Settings
 from relaywatch.model.schemas import SignalKind
 
@@ -78,3 +91,26 @@ def test_vpn_proxy_and_raw_socket_of_the_app_count_once_together():
     assert (item.name, item.log_ratio) == ("vpn or proxy setting", 0.5)
     assert "vpn, raw socket, proxy setting" in item.statement
     assert setup_items(Surroundings(ALL, device={SignalKind.VPN: spans((0, 1))}), None) == []
+
+
+@given(st.lists(moments, max_size=12), st.lists(moments, max_size=12))
+def test_look_ups_count_near_any_of_the_moments(lookups, connects):
+    near = lookups_near(np.array(lookups), np.array(connects))
+    assert near == sum(any(abs(a - b) <= LOOKUP_WINDOW_S for b in connects) for a in lookups)
+
+
+@pytest.mark.parametrize(("near", "said", "odds"), [(None, "not observable", []), (0, "No", []), (1, "1", [0.5])])
+def test_look_ups_speak_modestly_and_none_is_not_the_same_as_unseen(near, said, odds):
+    fact = lookup_fact(near)
+    assert said in fact.statement
+    assert (fact.value is None) == (near is None)
+    assert [item.log_ratio for item in lookup_items(fact)] == odds
+    assert all(item.explains for item in lookup_items(fact))
+
+
+@given(st.integers(1, 10_000))
+def test_indicators_are_capped_however_many_there_are(matches):
+    (item,) = indicator_items(indicator_fact(matches))
+    assert 0.0 < item.log_ratio <= MOST_FOR_INDICATORS
+    assert item.explains
+    assert indicator_items(indicator_fact(0)) == indicator_items(indicator_fact(None)) == []

@@ -10,8 +10,11 @@ from relaywatch.detection.spread import (
     MOST_FOR_MANY,
     DestinationSpread,
     is_private,
+    lateral_fact,
+    organisations_fact,
     party,
     prefix,
+    reached_from_outside,
     spread_item,
     spread_of,
 )
@@ -98,3 +101,28 @@ def test_destinations_alone_never_outweigh_the_prior(distinct, peak, main, sessi
     parties = tuple(f"p{k}.example" for k in range(distinct))
     item = spread_item(DestinationSpread(parties, 1, peak, min(main, distinct)), sessions, 14, (9.0, 20.0))
     assert MOST_AGAINST_ONE <= item.log_ratio <= MOST_FOR_MANY
+
+
+@pytest.mark.parametrize(
+    ("target", "client", "outside"),
+    [
+        ("192.168.1.1", "192.0.2.9", True),
+        ("192.168.1.1", "192.168.1.200", False),
+        ("192.168.1.1", "192.168.43.5", True),
+        ("192.168.1.1", "100.64.3.4", True),
+        ("127.0.0.1", "192.168.1.200", True),
+        ("fd00:1::5", "fd00:1::9", False),
+        ("::ffff:192.168.1.1", "192.168.1.7", False),
+        ("198.51.100.1", "192.0.2.9", False),
+        ("192.168.1.1", "", True),
+    ],
+)
+def test_private_network_is_reached_from_outside_unless_the_client_is_in_it(target, client, outside):
+    assert reached_from_outside([target], [client]).tolist() == [outside]
+
+
+def test_facts_that_move_no_odds_say_how_many():
+    assert organisations_fact(None).value is None
+    assert "1 organisation" in organisations_fact(1).statement
+    assert "7 organisations" in organisations_fact(7).statement
+    assert "3 private destinations: lateral movement" in lateral_fact(3).statement

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from relaywatch.detection.settings import load
 from relaywatch.engines.local import Hunt, HuntResult, hunt
+from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.model.finding import Finding
 
@@ -28,13 +29,14 @@ TODAY: Final = datetime(2027, 2, 1, tzinfo=UTC)
 """The day after the examples' last record; exceptions warn by it."""
 
 
-def hunt_examples(*parts: str, exceptions: bool = False) -> HuntResult:
+def hunt_examples(*parts: str, exceptions: bool = False, enrichment: Enrichment | None = None) -> HuntResult:
     """Hunt folders of the examples under default settings; paths in findings are relative to the repository."""
     granted = load_exceptions(EXAMPLES / "exceptions.toml") if exceptions else Exceptions(())
     before = Path.cwd()
     os.chdir(REPOSITORY)
     try:
-        return hunt([Path("examples") / part for part in parts], Hunt(load(None, ()), granted, TODAY))
+        plan = Hunt(load(None, ()), granted, TODAY, enrichment=enrichment or Enrichment())
+        return hunt([Path("examples") / part for part in parts], plan)
     finally:
         os.chdir(before)
 

@@ -5,7 +5,11 @@ import re
 from functools import cache
 
 import pytest
-from golden_findings import EXAMPLES, EXPECTED, HUNTS, REPOSITORY, found, hunt_examples
+from golden_findings import EXAMPLES, EXPECTED, HUNTS, REPOSITORY, TODAY, found, hunt_examples
+
+from relaywatch.engines import contacts
+from relaywatch.enrichment.indicators import Indicator, Indicators
+from relaywatch.enrichment.loading import Enrichment
 
 RELAYS = {
     "T1048": "accepted",
@@ -23,6 +27,7 @@ FLEET_RELAYS = {
     ("D4108", 10376): ("relay", "tunnel"),
     ("D4108", 10218): ("relay", "accepted"),
 }
+PACKAGES = {row["package"] for rows in json.loads(EXPECTED.read_text(encoding="utf-8")).values() for row in rows}
 OWN_LAPTOP = "com.luckyopen.recipes"
 
 
@@ -58,6 +63,34 @@ def test_on_devices_with_many_apps_the_relaying_app_is_named_and_no_other():
     assert result.summary.apps == 14
     verdicts = {(f.device.uid, f.app.uid): (f.verdict, f.topology) for f in result.findings}
     assert verdicts == FLEET_RELAYS
+
+
+def _verdicts(enrichment):
+    findings = hunt_examples("traces", "fleet", enrichment=enrichment).findings
+    return {f.finding_id: (f.verdict, f.probability) for f in findings}
+
+
+def test_without_look_ups_and_indicators_every_verdict_stands(monkeypatch):
+    usual = _verdicts(None)
+    monkeypatch.setattr(contacts, "is_public_ip_service", lambda _: False)
+    assert {key: verdict for key, (verdict, _) in _verdicts(Enrichment(Indicators.of([]))).items()} == {
+        key: verdict for key, (verdict, _) in usual.items()
+    }
+
+
+def test_were_every_name_a_look_up_and_an_indicator_no_verdict_would_change(monkeypatch):
+    usual = _verdicts(None)
+    about = {"family": "x", "source": "x", "licence": "x", "retrieved": TODAY.date()}
+    tops = ("com", "org", "net", "io", "app", "dev", "example", "test", "info", "de", "tv")
+    every = [Indicator.model_construct(value=top, kind="domain", **about) for top in tops]
+    packages = {package for package in PACKAGES if package}
+    every += [Indicator.model_construct(value=package, kind="package", **about) for package in packages]
+    monkeypatch.setattr(contacts, "is_public_ip_service", lambda _: True)
+    named = _verdicts(Enrichment(Indicators.of(every)))
+    assert {key: verdict for key, (verdict, _) in named.items()} == {
+        key: verdict for key, (verdict, _) in usual.items()
+    }
+    assert all(named[key][1] >= probability for key, (_, probability) in usual.items())
 
 
 def test_a_documented_exception_sanctions_its_relay_and_no_other():

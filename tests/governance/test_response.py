@@ -21,9 +21,17 @@ GATEWAY = Endpoint(
 )
 
 
-def destination(name="shop.test", *, private=False):
+def destination(name="shop.test", *, private=False, lateral=False):
     return Destination(
-        name=name, hostnames=[], addresses=[], ports=[443], bridges=1, bytes_in=1, bytes_out=1, private=private
+        name=name,
+        hostnames=[],
+        addresses=[],
+        ports=[443],
+        bridges=1,
+        bytes_in=1,
+        bytes_out=1,
+        private=private,
+        lateral=lateral,
     )
 
 
@@ -116,10 +124,15 @@ def test_unknown_app_is_identified_first():
 
 
 def test_reach_into_private_addresses_comes_first_and_is_called_lateral_movement():
-    contain = respond(destinations=[destination(), destination("192.168.1.0/24", private=True)]).contain
+    inside = destination("192.168.1.0/24", private=True, lateral=True)
+    contain = respond(destinations=[destination(), inside]).contain
     assert "lateral movement" in contain[0]
     assert "192.168.1.0/24" in contain[0]
     assert "shop.test" not in contain[0]
+
+
+def test_private_addresses_of_a_client_that_is_there_itself_are_no_lateral_movement():
+    assert "lateral" not in text(respond(destinations=[destination("192.168.1.0/24", private=True)]).contain)
 
 
 def test_suspicion_is_questioned_before_it_is_contained():

@@ -174,8 +174,8 @@ def lookup_fact(near: int | None) -> Fact:
     if near is None:
         return Fact(name, None, unit, f"{name}: not observable in this telemetry")
     count = f"{near or 'No'} public-IP look-up{'s' if near != 1 else ''}"
-    place = f"within {LOOKUP_WINDOW_S:g} s of the first bridge or of a link's connect"
-    return Fact(name, float(near), unit, f"{count} by the app {place}")
+    place = f"within {LOOKUP_WINDOW_S:g} s of the first bridge or a link's connect"
+    return Fact(name, float(near), unit, f"{count} {place}")
 
 
 def lookup_items(fact: Fact) -> list[Item]:
@@ -192,7 +192,7 @@ def indicator_fact(matches: int | None) -> Fact:
     if matches is None:
         return Fact(name, None, unit, f"{name}: not observable in this telemetry")
     count = f"{matches or 'No'} proxyware indicator{'s' if matches != 1 else ''}"
-    return Fact(name, float(matches), unit, f"{count} among the names that the app bears and contacts for itself")
+    return Fact(name, float(matches), unit, f"{count} among the app's names and own contacts")
 
 
 def indicator_items(fact: Fact) -> list[Item]:

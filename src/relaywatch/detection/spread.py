@@ -186,8 +186,8 @@ def organisations_fact(organisations: int | None) -> Fact:
 
 def lateral_fact(destinations: int) -> Fact:
     """How many private destinations a client from outside their network reached. Grave; says nothing of the odds."""
-    words = f"reached {destinations} private destination{'s' if destinations != 1 else ''}: lateral movement"
-    statement = f"A client from outside {words}" if destinations else "No client from outside reached a private address"
+    count = f"{destinations} private destination{'s' if destinations != 1 else ''}"
+    statement = f"A client from outside reached {count}: lateral movement into the user's own network"
     return Fact("reach into private networks", float(destinations), "destinations", statement)
 
 

@@ -68,14 +68,22 @@ def installs_of(
     """Go through the flows for the contacts of the packages. shards: all FLOW records in parts; wanted: as Installs."""
     installs = Installs(wanted)
     for apps, contacts in _gathered(shards if wanted else (), registry, wanted):
-        keys = np.concatenate([contacts["name"].to_numpy(), contacts["remote"].to_numpy()])
-        texts = names.texts(keys) if len(keys) else {}
         for app in apps.values():
             installs.installed(app.package, app.device)
-        for code, name, remote in contacts.iter_rows():
-            app = apps[code]
-            installs.contacted(app.package, app.device, party(texts.get(name), texts.get(remote, "")))
+        reached = contacts.join(_followed(contacts, names, wanted), on=["name", "remote"])
+        for code, who in reached.select("app", "party").unique().iter_rows():
+            installs.contacted(apps[code].package, apps[code].device, who)
     return installs
+
+
+def _followed(contacts: pl.DataFrame, names: Names, wanted: Mapping[str, Iterable[str]]) -> pl.DataFrame:
+    """The party of each (name, remote) of the contacts, where any package's findings bridged it."""
+    ends = contacts.select("name", "remote").unique()
+    texts = names.texts(np.concatenate([ends["name"].to_numpy(), ends["remote"].to_numpy()])) if len(ends) else {}
+    parties = [party(texts.get(name), texts.get(remote, "")) for name, remote in ends.iter_rows()]
+    bridged = {who for parties in wanted.values() for who in parties}
+    held = ends.with_columns(party=pl.Series(parties, dtype=pl.String))
+    return held.filter(pl.Series([who in bridged for who in parties], dtype=pl.Boolean))
 
 
 def _gathered(

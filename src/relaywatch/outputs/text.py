@@ -36,6 +36,8 @@ EXPLAINING_EVIDENCE: Final = frozenset(
     {"destinations of this install only", "public-IP look-up", "proxyware indicator"}
 )
 """Names of the items that may raise the probability and never the verdict."""
+_TOLD_ELSEWHERE: Final = frozenset({"organisations", "reach into private networks", "proxyware indicator"})
+"""Names of facts that have a line of their own beside the context."""
 _OF_SESSIONS: Final = " of the bridged sessions "
 _SHOWN_CHARACTERS: Final = 512
 SHORT_ID: Final = 8
@@ -250,15 +252,20 @@ def fleet(devices: int, apps: int) -> str:
 
 
 def context_line(finding: Finding) -> str:
-    """Put the context in one line; what is said of the same sessions, or is not observable, is named once."""
+    """Put the context in one line; what is said of the same sessions, or is not observable, is named once.
+
+    What has a line of its own, or was looked for and not there, is left out.
+    """
     shares, others, unseen = [], [], []
     for fact in finding.context:
         share, of_sessions, state = fact.statement.partition(_OF_SESSIONS)
+        if fact.name in _TOLD_ELSEWHERE:
+            continue
         if fact.observability == "not_observable":
             unseen.append(printable(fact.name.replace("_", " ")))
         elif of_sessions:
             shares.append(printable(f"{share} {state}"))
-        else:
+        elif fact.value != 0.0:
             others.append(printable(fact.statement))
     parts = [
         f"of the bridged sessions {', '.join(shares)}" if shares else "",

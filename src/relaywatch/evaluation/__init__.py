@@ -1,0 +1,1 @@
+"""How well relaywatch does on labelled traffic, beside rules that others use."""
