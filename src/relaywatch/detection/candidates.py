@@ -153,7 +153,8 @@ def candidate_pairs(
     sides, first = score_sides(group, settings.time_window_s, FEWEST_BRIDGES, uplink, tables)
     found = _of_pairs(group, sides, first, settings.time_window_s)
     if volumes.offsets[number] == volumes.offsets[number + 1]:
-        found += _of_totals(flows, number, settings)
+        if sides.max(initial=0.0) < PAIRS_SUFFICE:
+            found += _of_totals(flows, number, settings)
     else:
         own = volumes_of(flows, volumes, number)
         links = score_links(group, own, FEWEST_BRIDGES, uplink, tables)

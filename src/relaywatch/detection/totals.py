@@ -19,7 +19,7 @@ UPLOAD_HEAVY: Final = 2.0
 """A link to a relay's clients sends what others receive: bytes out over bytes in, at the least."""
 LEAST_BYTES: Final = 65_536.0
 FEWEST_PARTIES: Final = 3
-CAPACITY: Final = 0.9
+CAPACITY: Final = 0.7
 """Bytes that the flows beside the link received over the bytes that it sent, at the least."""
 NEAR: Final = 1.25
 """Up to this ratio the two totals mirror each other; beyond it, the app has traffic of its own or is no relay."""
