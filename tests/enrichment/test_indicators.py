@@ -76,6 +76,10 @@ def test_class_is_matched_with_the_package_that_it_is_in(component, hits):
     assert len(HELD.matches([], None, [component])) == hits
 
 
+def test_text_of_any_length_is_no_class_and_costs_nothing():
+    assert HELD.matches(["a." * 1_000_000], None, ["io.example.sdk" + ".a" * 1_000_000]) == []
+
+
 def test_each_indicator_is_told_once_and_matches_are_bounded():
     assert len(HELD.matches(["gate.example.net", "b.gate.example.net"], None, [])) == 1
     many = Indicators.of(entry(f"gate{k}.example.net", "domain") for k in range(50))

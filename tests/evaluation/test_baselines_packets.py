@@ -1,13 +1,15 @@
 import json
+import os
 import socket
 import struct
+from pathlib import Path
 
 import dpkt
 import polars as pl
 import pyarrow as pa
 import pytest
 from baseline_traffic import flow, traffic
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from relaywatch.evaluation.packets import PACKET_SCHEMA, read_packets
@@ -103,7 +105,8 @@ def test_context_without_an_instant_is_an_error_that_says_so(tmp_path, context):
         read_packets(tmp_path, traffic([]).flows)
 
 
-@given(st.binary(max_size=200))
+@given(st.binary(max_size=200) | st.binary(max_size=60).map(b"\n\r\r\n".__add__))
+@example(b"\n\r\r\n")
 def test_damaged_files_are_errors_that_name_them(tmp_path_factory, content):
     for name in ("packets.parquet", "trace.pcap.zst"):
         folder = tmp_path_factory.mktemp("trace")
@@ -126,3 +129,20 @@ def test_capture_that_ends_early_is_an_error(tmp_path):
     (tmp_path / "trace.pcap.zst").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(SourceError, match=r"trace\.pcap\.zst"):
         read_packets(tmp_path, traffic([flow(1, NOON)]).flows)
+
+
+def lab_traces():
+    shared = Path(os.environ.get("RELAYWATCH_SHARED", Path(__file__).parents[3] / "shared"))
+    return sorted((shared / "lab-dev" / "traces").glob("*/packets.parquet"))[:5]
+
+
+@pytest.mark.skipif(not lab_traces(), reason="the relay lab is not here")
+def test_lab_packets_add_up_to_the_labs_flows():
+    for folder in (path.parent for path in lab_traces()):
+        counted = pl.read_csv(folder / "flows.csv").select("flow_id", sent="tx_payload", received="rx_payload")
+        sides = (
+            read_packets(folder, counted)
+            .group_by("flow_id")
+            .agg(sent=pl.col("payload").filter("sent").sum(), received=pl.col("payload").filter(~pl.col("sent")).sum())
+        )
+        assert sides.sort("flow_id").equals(counted.filter(pl.col("flow_id").is_in(sides["flow_id"].implode())))

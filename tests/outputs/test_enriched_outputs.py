@@ -8,7 +8,7 @@ import pytest
 from findings_examples import example, example_summary
 from rich.console import Console
 
-from relaywatch.model.finding import AutonomousSystem, Finding, IndicatorMatch, Topology
+from relaywatch.model.finding import AutonomousSystem, Finding, IndicatorMatch, Topology, Verdict
 from relaywatch.outputs.explanation import explain
 from relaywatch.outputs.html import render_report
 from relaywatch.outputs.ocsf import ocsf_event
@@ -86,3 +86,15 @@ def test_ocsf_keeps_indicators_and_grades_lateral_movement_critical():
     assert event["unmapped"]["indicators"] == [MATCH.model_dump(mode="json")]
     assert event["unmapped"]["spread"]["organisations"] == 3
     assert event["severity"] == "Critical"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "said"),
+    [
+        (Verdict.RELAY, "outside reached 1"),
+        (Verdict.SUSPECTED_RELAY, "outside probably reached 1"),
+        (Verdict.INSUFFICIENT_TELEMETRY, "outside may have reached 1"),
+    ],
+)
+def test_lateral_movement_is_claimed_no_more_surely_than_the_relay(verdict, said):
+    assert said in on_terminal(enriched().model_copy(update={"verdict": verdict}))

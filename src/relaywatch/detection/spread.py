@@ -187,7 +187,7 @@ def organisations_fact(organisations: int | None) -> Fact:
 def lateral_fact(destinations: int) -> Fact:
     """How many private destinations a client from outside their network reached. Grave; says nothing of the odds."""
     count = f"{destinations} private destination{'s' if destinations != 1 else ''}"
-    statement = f"A client from outside reached {count}: lateral movement into the user's own network"
+    statement = f"Bridges lead from outside to {count}: lateral movement into the user's own network"
     return Fact("reach into private networks", float(destinations), "destinations", statement)
 
 

@@ -26,7 +26,8 @@ from relaywatch.model.finding import IndicatorMatch
 from relaywatch.model.toml_document import read_toml
 
 Kind = Literal["domain", "package", "class"]
-Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=300)]
+LONGEST_TEXT: Final = 300
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=LONGEST_TEXT)]
 MOST_MATCHES: Final = 20
 """Matches listed for one app; an app that bears more names of proxyware is not described better by them."""
 _DOTTED: Final = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)+", re.ASCII)
@@ -99,8 +100,8 @@ class Indicators:
 
 
 def _packages_above(name: str) -> Iterable[str]:
-    """The class or package itself and each Java package that it is in, the longest first."""
-    parts = name.split(".")
+    """The class or package itself and each Java package that it is in, the longest first; none of a longer text."""
+    parts = name.split(".") if len(name) <= LONGEST_TEXT else []
     return (".".join(parts[:end]) for end in range(len(parts), 0, -1))
 
 

@@ -63,11 +63,11 @@ def _from_table(folder: Path) -> pl.DataFrame:
 
 
 def _from_capture(path: Path, flows: pl.DataFrame) -> pl.DataFrame:
-    fragments = np.zeros(FRAGMENTS, FRAGMENT)
+    fragments, quarantine = np.zeros(FRAGMENTS, FRAGMENT), Quarantine()
     parts: list[pl.DataFrame] = []
     count = 0
     with open_content(path) as stream:
-        frames = Frames(path, stream, Quarantine())
+        frames = Frames(path, stream, quarantine)
         for batch in frames:
             decode(batch.octets, batch.packets, fragments)
             parts.append(_columns(batch.packets[batch.packets["fault"] == int(Fault.NONE)]))
@@ -76,6 +76,9 @@ def _from_capture(path: Path, flows: pl.DataFrame) -> pl.DataFrame:
                 break
     if frames.damage is not None:
         raise frames.damage
+    if quarantine.records:
+        first = quarantine.records[0]
+        raise SourceError(path, first.reason, position=first.position, remedy="Write the trace anew.")
     if not parts:
         return pl.DataFrame(schema=PACKET_SCHEMA)
     return _ordered(_new_payload(_with_flow(_bounded(pl.concat(parts), path), flows)))

@@ -194,10 +194,14 @@ def unrelatedness(finding: Finding) -> str:
 
 
 def lateral_movement(finding: Finding) -> str:
-    """Say that a client from outside reached private addresses; empty where none did."""
+    """Say, as surely as the verdict allows, that a client from outside reached private addresses; empty if none did."""
     count = finding.spread.lateral or sum(row.lateral for row in finding.destinations)
-    reached = f"a client from outside reached {plural(count, 'private destination')}"
-    return f"{reached}: lateral movement into the user's own network" if count else ""
+    reached = {
+        Verdict.SUSPECTED_RELAY: "probably reached",
+        Verdict.INSUFFICIENT_TELEMETRY: "may have reached",
+    }.get(finding.verdict, "reached")
+    into = f"a client from outside {reached} {plural(count, 'private destination')}"
+    return f"{into}: lateral movement into the user's own network" if count else ""
 
 
 def system(owner: AutonomousSystem) -> str:
