@@ -126,3 +126,9 @@ def test_facts_that_move_no_odds_say_how_many():
     assert "1 organisation" in organisations_fact(1).statement
     assert "7 organisations" in organisations_fact(7).statement
     assert "3 private destinations: lateral movement" in lateral_fact(3).statement
+
+
+def test_one_destination_says_nothing_where_clients_on_public_addresses_opened_the_sessions():
+    one = DestinationSpread(("a.example",) * 40, 1, 1, 1)
+    assert spread_item(one, 40, 14, (0.0, 20.0)).log_ratio < 0.0
+    assert spread_item(one, 40, 14, (0.0, 20.0), from_outside=True).log_ratio == 0.0

@@ -142,22 +142,30 @@ def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
 
 
 def spread_item(
-    spread: DestinationSpread, sessions: int, threshold: int, beyond_one: tuple[float, float] | None
+    spread: DestinationSpread,
+    sessions: int,
+    threshold: int,
+    beyond_one: tuple[float, float] | None,
+    *,
+    from_outside: bool = False,
 ) -> Item:
     """Evidence from the spread of `sessions` bridged sessions.
 
     threshold: ConcurrentDestinationThreshold; beyond_one: natural log evidence that is left without the destination
-    that gives most of it, and with all of them; None where there is no such evidence to leave out of.
+    that gives most of it, and with all of them; None where there is no such evidence to leave out of; from_outside:
+    clients on public addresses opened the sessions. An app that copies between two services opens both sides itself,
+    so one destination then speaks for nothing: a forwarder has one.
     """
     distinct = spread.distinct
     rests_on_one, left = False, ""
     if beyond_one is not None:
         rests_on_one = beyond_one[0] < max(LEAST_BEYOND_ONE, SHARE_BEYOND_ONE * beyond_one[1])
         left = f"; without the strongest of them log evidence {beyond_one[0]:.1f} of {beyond_one[1]:.1f} is left"
-    if spread.main == 1 or rests_on_one:
+    if (spread.main == 1 or rests_on_one) and not from_outside:
         ratio = max(MOST_AGAINST_ONE, -0.1 * sessions)
     else:
-        ratio = min(MOST_FOR_MANY / 2, 0.1 * (distinct - 2)) + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
+        many = min(MOST_FOR_MANY / 2, 0.1 * max(0, distinct - 2))
+        ratio = many + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
     return Item(
         kind="spread",
         name="unrelated destinations",

@@ -145,6 +145,7 @@ class Draft:
         self.names = [self._text(key) for key in self.targets["name"]]
         self.addresses = [self._text(key) or "" for key in self.targets["remote"]]
         clients = [self._text(key) or "" for key in case.flows["remote"][self.bridges.client]]
+        self.from_outside = self.topology is Topology.ACCEPTED and not any(map(is_private, clients))
         self.lateral = reached_from_outside(self.addresses, clients)
         self.spread = spread_of(
             self.names,
@@ -219,7 +220,13 @@ class Draft:
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [
             *core,
-            spread_item(self.spread, sessions, settings.concurrent_destination_threshold, beyond_one),
+            spread_item(
+                self.spread,
+                sessions,
+                settings.concurrent_destination_threshold,
+                beyond_one,
+                from_outside=self.from_outside,
+            ),
             *([role_item(self.app.package)] if self.app.package is not None and not allowed else []),
             *setup_items(self.around, self.port),
             *lookup_items(self.facts["public-IP look-up"]),
