@@ -1,7 +1,8 @@
 """Hand-made traffic of one app."""
 
+from typing import NamedTuple
+
 import polars as pl
-from relaywatch.evaluation.app_traffic import AppTraffic
 
 FLOW = {
     "flow_id": pl.Int64,
@@ -30,6 +31,13 @@ VOLUME = {
 PACKET = {"flow_id": pl.Int64, "time": pl.Float64, "sent": pl.Boolean, "payload": pl.Int64}
 
 
+class Traffic(NamedTuple):
+    """One app's traffic, as a baseline looks at it."""
+
+    flows: pl.DataFrame
+    volumes: pl.DataFrame
+
+
 def flow(flow_id, start, *, inbound=False, **other):
     """One flow: 443 at a party of its own, one second long, unless said otherwise."""
     return {
@@ -53,7 +61,7 @@ def flow(flow_id, start, *, inbound=False, **other):
 def traffic(flows, volumes=()):
     """An app's traffic. volumes: (flow_id, second, bytes_out, bytes_in)."""
     rows = [dict(zip(VOLUME, (*volume, 1, 1), strict=True)) for volume in volumes]
-    return AppTraffic(pl.DataFrame(list(flows), FLOW), pl.DataFrame(rows, VOLUME))
+    return Traffic(pl.DataFrame(list(flows), FLOW), pl.DataFrame(rows, VOLUME))
 
 
 def packets(rows):

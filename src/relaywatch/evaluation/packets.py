@@ -32,7 +32,7 @@ _ENDS: Final = ("protocol", "local_port", "remote", "remote_port")
 def read_packets(folder: Path, flows: pl.DataFrame) -> pl.DataFrame | None:
     """Packets of a trace folder as PACKET_SCHEMA; None where the trace has none.
 
-    flows: the trace's flows (AppTraffic.flows), by which captured packets find their flow. A packet of none of them is
+    flows: the trace's flows (see baseline.Traffic), by which captured packets find their flow. A packet of none is
     left out. Raises SourceError where a file is damaged or holds more than MOST_PACKETS.
     """
     if (folder / "packets.parquet").is_file():

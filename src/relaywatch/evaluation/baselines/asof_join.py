@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import duckdb
 import polars as pl
 
-from relaywatch.evaluation.baselines.baseline import Baseline, best_first, no_pairs
-
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic, best_first, no_pairs
 
 LAG_S: Final = 0.5
 """Longest time from an accepted connection to the dialled one."""
@@ -40,17 +37,17 @@ _QUERY: Final = """
 """
 
 
-def next_dialled(traffic: AppTraffic) -> pl.DataFrame:
+def next_dialled(traffic: Traffic) -> pl.DataFrame:
     """Accepted connections and the next dialled one within LAG_S; score: minus the lag in seconds."""
     return _joined(traffic, None)
 
 
-def next_dialled_with_bytes(traffic: AppTraffic) -> pl.DataFrame:
+def next_dialled_with_bytes(traffic: Traffic) -> pl.DataFrame:
     """As next_dialled, where each direction's bytes agree within BYTES_WITHIN; bytes not known agree with nothing."""
     return _joined(traffic, BYTES_WITHIN)
 
 
-def _joined(traffic: AppTraffic, within: float | None) -> pl.DataFrame:
+def _joined(traffic: Traffic, within: float | None) -> pl.DataFrame:
     # Where several dialled connections start at one instant, SQL may take any of them: take the lowest flow_id.
     columns = ("flow_id", "start", "bytes_out", "bytes_in")
     accepted = traffic.flows.filter(pl.col("inbound")).select(columns)
@@ -69,11 +66,11 @@ def _joined(traffic: AppTraffic, within: float | None) -> pl.DataFrame:
     return best_first(pl.DataFrame(dict(found)))
 
 
-def _count(pairs_of: Callable[[AppTraffic], pl.DataFrame], traffic: AppTraffic) -> float:
+def _count(pairs_of: Callable[[Traffic], pl.DataFrame], traffic: Traffic) -> float:
     return float(pairs_of(traffic).height)
 
 
-def _share(pairs_of: Callable[[AppTraffic], pl.DataFrame], traffic: AppTraffic) -> float:
+def _share(pairs_of: Callable[[Traffic], pl.DataFrame], traffic: Traffic) -> float:
     """Share of accepted connections that are joined; one is added to them, so that one of one is no certainty."""
     return pairs_of(traffic).height / (int(traffic.flows["inbound"].sum()) + 1)
 

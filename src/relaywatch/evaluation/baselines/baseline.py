@@ -4,15 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import polars as pl
 
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
-
 PAIR_SCHEMA: Final = {"client": pl.Int64, "target": pl.Int64, "score": pl.Float64}
 """Scored pairs: flow_id of the client leg, flow_id of the target leg, higher for more suspect. One row a pair."""
+
+
+class Traffic(Protocol):
+    """One app's traffic: all that a baseline may look at. Rows in any order."""
+
+    @property
+    def flows(self) -> pl.DataFrame:
+        """One row a flow.
+
+        flow_id i64, start and end f64 epoch s, protocol "tcp" or "udp", inbound bool, local_port i64, remote str,
+        remote_port i64, hostname str or null, bytes_out and bytes_in f64 payload (null: not known), packets_out and
+        packets_in i64.
+        """
+        ...
+
+    @property
+    def volumes(self) -> pl.DataFrame:
+        """One row a flow and second in which something moved: flow_id i64, second i64 epoch s, bytes_out, bytes_in."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +43,8 @@ class Baseline:
 
     name: str
     source: str
-    app_score: Callable[[AppTraffic], float]
-    pair_scores: Callable[[AppTraffic], pl.DataFrame] | None = None
+    app_score: Callable[[Traffic], float]
+    pair_scores: Callable[[Traffic], pl.DataFrame] | None = None
 
 
 def best_first(pairs: pl.DataFrame) -> pl.DataFrame:

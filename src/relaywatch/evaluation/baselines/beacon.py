@@ -10,17 +10,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from relaywatch.evaluation.baselines.baseline import Baseline
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic
 from relaywatch.evaluation.baselines.long_connection import DESTINATION
-
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -44,7 +41,7 @@ HEADER_BYTES: Final = {"tcp": 40, "udp": 28}
 """IPv4 and transport header of one packet, without options."""
 
 
-def beacon(traffic: AppTraffic) -> float:
+def beacon(traffic: Traffic) -> float:
     """Best beacon score over destinations, 0 to 1; 0 where none has FEWEST_STARTS."""
     header = pl.col("protocol").replace_strict(HEADER_BYTES, default=20, return_dtype=pl.Int64)
     dialled = traffic.flows.filter(~pl.col("inbound")).select(

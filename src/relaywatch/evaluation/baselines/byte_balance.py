@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from relaywatch.evaluation.baselines.baseline import Baseline
-
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic
 
 
-def balance(traffic: AppTraffic) -> float:
+def balance(traffic: Traffic) -> float:
     """(1 - |out - in| / (out + in)) ln(1 + out + in), over payload bytes of all flows; 0 where nothing was sent."""
     sent, received = (float(traffic.flows[side].fill_null(0.0).sum()) for side in ("bytes_out", "bytes_in"))
     total = sent + received

@@ -6,19 +6,16 @@ address, since an accepted party's port says nothing.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import polars as pl
 
-from relaywatch.evaluation.baselines.baseline import Baseline
-
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic
 
 WINDOW_S: Final = 300.0
 
 
-def fan_out(traffic: AppTraffic) -> float:
+def fan_out(traffic: Traffic) -> float:
     """Most distinct remote parties of flows that start in one window; windows count from the app's first flow."""
     window = ((pl.col("start") - pl.col("start").min()) // WINDOW_S).alias("window")
     parties = traffic.flows.select("remote", window).group_by("window").agg(pl.col("remote").n_unique())

@@ -35,7 +35,7 @@ class FlowStatistics(NamedTuple):
 
 
 def flow_statistics(flows: pl.DataFrame, packets: pl.DataFrame) -> FlowStatistics:
-    """Vectors of one app's flows (AppTraffic.flows, evaluation.packets); order of rows does not matter."""
+    """Vectors of one app's flows (Traffic.flows, evaluation.packets); order of rows does not matter."""
     header = pl.col("protocol").replace_strict(FRAME_BYTES, default=34, return_dtype=pl.Int64)
     joined = (
         packets.join(flows.select("flow_id", "protocol", header=header), on="flow_id")

@@ -6,20 +6,17 @@ of what the app sends to one with what it receives from all others, times how we
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import polars as pl
 
-from relaywatch.evaluation.baselines.baseline import Baseline
-
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic
 
 ROUNDING: Final = 1e-7
 """Share of a sum of squares that rounding may leave of the spread of a constant."""
 
 
-def hub(traffic: AppTraffic) -> float:
+def hub(traffic: Traffic) -> float:
     """Best over remote parties of correlation times min(a, b) / max(a, b); 0 where nothing varies or is known.
 
     a: bytes to the party; b: bytes from all others. Computed from sums over the seconds in which anything moved, so

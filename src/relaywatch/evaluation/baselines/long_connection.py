@@ -7,22 +7,19 @@ dials (FilterExternalToInternal), by host name where there is one, else by addre
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
 import polars as pl
 
-from relaywatch.evaluation.baselines.baseline import Baseline
-
-if TYPE_CHECKING:
-    from relaywatch.evaluation.app_traffic import AppTraffic
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic
 
 HOURS: Final = (1.0, 4.0, 8.0, 12.0)
 SCORES: Final = (0.2, 0.4, 0.6, 0.8)
 DESTINATION: Final = pl.coalesce("hostname", "remote")
 
 
-def longest_hours(traffic: AppTraffic) -> float:
+def longest_hours(traffic: Traffic) -> float:
     """Best over destinations of the summed duration of the flows dialled to it, in hours."""
     lasting = (
         traffic.flows.filter(~pl.col("inbound")).group_by(DESTINATION).agg((pl.col("end") - pl.col("start")).sum())
@@ -35,7 +32,7 @@ def bucketed(hours: float) -> float:
     return float(np.interp(hours, HOURS, SCORES)) if hours >= HOURS[0] else 0.0
 
 
-def long_connection(traffic: AppTraffic) -> float:
+def long_connection(traffic: Traffic) -> float:
     """RITA's score of the longest-lasting destination."""
     return bucketed(longest_hours(traffic))
 

@@ -19,12 +19,11 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import polars as pl
 
-from relaywatch.evaluation.baselines.baseline import Baseline, best_first, no_pairs
+from relaywatch.evaluation.baselines.baseline import Baseline, Traffic, best_first, no_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from relaywatch.evaluation.app_traffic import AppTraffic
 
 IDLE_S: Final = 0.5
 """stp_idle_min."""
@@ -145,7 +144,7 @@ def dialled_both(one: Connection, other: Connection) -> bool:
     return not (one.inbound and other.inbound)
 
 
-def resumptions(traffic: AppTraffic, packets: pl.DataFrame | None) -> pl.DataFrame:
+def resumptions(traffic: Traffic, packets: pl.DataFrame | None) -> pl.DataFrame:
     """When each direction of each TCP connection has data after a silence: flow_id, sent, time, in order of time.
 
     From packets (evaluation.packets) where there are some, else from the whole seconds of the volumes; at one instant
@@ -172,7 +171,7 @@ def _seconds(volumes: pl.DataFrame) -> pl.DataFrame:
 
 
 def stones(
-    comparable: Callable[[Connection, Connection], bool], packets: pl.DataFrame | None, traffic: AppTraffic
+    comparable: Callable[[Connection, Connection], bool], packets: pl.DataFrame | None, traffic: Traffic
 ) -> pl.DataFrame:
     """Score pairs of connections that coincide at least once.
 
@@ -197,7 +196,7 @@ def stones(
 
 
 def count_stones(
-    comparable: Callable[[Connection, Connection], bool], packets: pl.DataFrame | None, traffic: AppTraffic
+    comparable: Callable[[Connection, Connection], bool], packets: pl.DataFrame | None, traffic: Traffic
 ) -> float:
     """Count the pairs that Zeek would report; where there are none, the best score of any, -1 without coincidence."""
     scores = stones(comparable, packets, traffic)["score"]
