@@ -20,8 +20,8 @@ from relaywatch.detection.chance import (
 )
 
 CALIBRATED = {
-    "pairs": (calibration.PAIR_RELAY, calibration.PAIR_NULL),
-    **{f"sendings {k}": (calibration.ACCOUNT_RELAY[k], calibration.ACCOUNT_NULL[k]) for k in range(3)},
+    "pairs": (calibration.MEASURED.pair_relay, calibration.PAIR_NULL),
+    **{f"sendings {k}": (calibration.MEASURED.account_relay[k], calibration.ACCOUNT_NULL[k]) for k in range(3)},
 }
 
 
@@ -62,12 +62,14 @@ def test_evidence_of_independent_legs_is_one_on_average_before_the_app_is_measur
 @given(st.lists(st.floats(1e-6, 1.0), min_size=7, max_size=7), st.integers(1, 4))
 def test_evidence_of_independent_legs_is_at_most_one_on_average_whatever_the_apps_own_traffic(weights, legs):
     own = np.array(weights) / sum(weights)
-    measured = grade_ratios(own * 1e9, calibration.PAIR_RELAY, calibration.PAIR_NULL, calibration.PAIR_NULL_WEIGHT)
+    measured = grade_ratios(
+        own * 1e9, calibration.MEASURED.pair_relay, calibration.PAIR_NULL, calibration.PAIR_NULL_WEIGHT
+    )
     assert expected_evidence(measured, own, legs) <= 1.0 + 1e-5
 
 
 def test_independent_legs_exceed_a_level_no_more_often_than_promised():
-    relay, null = calibration.PAIR_RELAY, calibration.PAIR_NULL
+    relay, null = calibration.MEASURED.pair_relay, calibration.PAIR_NULL
     ratios = grade_ratios(np.zeros(len(null)), relay, null, 20.0)
     draws = np.random.default_rng(1604).multinomial(30, null, size=20_000)
     evidence = np.array([log_evidence(ratios, counts, RELAYED_SHARES) for counts in draws])
@@ -77,7 +79,7 @@ def test_independent_legs_exceed_a_level_no_more_often_than_promised():
 
 
 def test_legs_of_relays_gain_evidence():
-    relay, null = calibration.PAIR_RELAY, calibration.PAIR_NULL
+    relay, null = calibration.MEASURED.pair_relay, calibration.PAIR_NULL
     ratios = grade_ratios(np.zeros(len(null)), relay, null, 20.0)
     draws = np.random.default_rng(1604).multinomial(14, relay, size=500)
     evidence = np.array([log_evidence(ratios, counts, RELAYED_SHARES) for counts in draws])
@@ -105,7 +107,7 @@ def test_a_leg_that_speaks_for_a_relay_never_lowers_the_evidence_and_one_against
 
 @given(st.lists(st.floats(0.0, 1e6), min_size=7, max_size=7))
 def test_an_apps_own_traffic_never_makes_a_grade_rarer_than_a_part_of_what_is_assumed_of_all(counts):
-    relay, null = calibration.PAIR_RELAY, calibration.PAIR_NULL
+    relay, null = calibration.MEASURED.pair_relay, calibration.PAIR_NULL
     ratios = grade_ratios(np.array(counts), relay, null, 20.0)
     assert (ratios <= relay / (RAREST * null) * (1 + 1e-12)).all()
 
