@@ -13,6 +13,7 @@ from relaywatch.detection.chance import (
     RAREST,
     RELAYED_SHARES,
     SHORTEST_SPAN_S,
+    clock_step,
     grade_ratios,
     log_evidence,
     shifts_within,
@@ -126,3 +127,10 @@ def test_shifted_time_stays_within_the_activity(time, begin, span):
     assert begin - 1e-6 <= moved <= begin + span + 1e-6
     around = (moved - time) / span
     assert around == pytest.approx(round(around), abs=1e-5)
+
+
+@pytest.mark.parametrize("step", [60.0, 10.0, 1.0])
+def test_the_clocks_step_is_seen_in_the_starts(step):
+    starts = 17.25 + step * np.array([0.0, 1.0, 3.0, 11.0])
+    assert clock_step(starts) == step
+    assert clock_step(starts + np.array([0.0, 0.0, 0.001, 0.0])) == 0.0

@@ -28,6 +28,7 @@ def test_settings_beyond_attack_are_marked_as_ours():
     assert [s.name for s in SETTINGS if not s.attack] == [
         "RecentUserInteractionWindow",
         "FalseAlarmsPerAppDay",
+        "FalseDiscoveryRate",
         "SuspicionThreshold",
     ]
 

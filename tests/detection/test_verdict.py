@@ -1,6 +1,7 @@
 """What a user is promised of verdicts: where each boundary lies, and that more against never makes more of a relay."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from relaywatch.detection.calibration import PRIOR_LOG_ODDS
+from relaywatch.detection.discovery import relay_bar
 from relaywatch.detection.items import Item
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.verdict import Judgement, Provable, conserved, judge
 from relaywatch.model.finding import Verdict
 
-SEEN = Provable(app=True, bytes=True)
+SEEN = Provable(app=True, bytes=True, direction=True, names=True)
 BEYOND_CHANCE = -math.log(1e-5)
 RELAY, SUSPECTED = Verdict.RELAY, Verdict.SUSPECTED_RELAY
 GRAVITY = {None: 0, SUSPECTED: 1, RELAY: 2}
@@ -34,7 +36,8 @@ def judged(
     kind: str = "bridging",
 ) -> Judgement:
     items = [item(kind, bridging), item("spread", spread), item("context", context)]
-    return judge(items, sessions, provable, settings or Settings())
+    chosen = settings or Settings()
+    return judge(items, sessions, provable, chosen, relay_bar(np.empty(0), 1, chosen))
 
 
 @pytest.mark.parametrize("kind", ["bridging", "tunnelling"])
@@ -60,7 +63,7 @@ def test_relay_begins_at_the_session_threshold():
 
 
 @pytest.mark.parametrize(
-    "provable", [Provable(app=False, bytes=True), Provable(app=True, bytes=False), Provable(app=False, bytes=False)]
+    "provable", [replace(SEEN, **{missing: False}) for missing in ("app", "bytes", "direction", "names")]
 )
 def test_what_cannot_be_proven_is_at_most_suspected(provable):
     assert judged(25.0, provable=provable).verdict is SUSPECTED
@@ -104,7 +107,9 @@ def test_score_is_the_prior_and_every_ratio_added_up(bridging, spread, context, 
 def test_more_evidence_sessions_and_sight_never_lower_a_verdict(
     bridging, spread, context, sessions, more, more_sessions, app, all_bytes
 ):
-    less = judged(bridging, spread=spread, context=context, sessions=sessions, provable=Provable(app, all_bytes))
+    less = judged(
+        bridging, spread=spread, context=context, sessions=sessions, provable=replace(SEEN, app=app, bytes=all_bytes)
+    )
     gained = judged(bridging + more, spread=spread, context=context, sessions=sessions + more_sessions)
     assert GRAVITY[gained.verdict] >= GRAVITY[less.verdict]
     assert gained.probability >= less.probability

@@ -183,8 +183,6 @@ TOPOLOGY_KEPT = frozenset(LOSSES) - {
     "the other interface",
 }
 """Losses after which a relay is called by its own topology. Of the others see docs/time-to-verdict.md."""
-UNTOLD_PARTIES = {"cloud_copy": frozenset({"names"})}
-"""Where parties are told apart by name only, and the claim is stronger without: see docs/time-to-verdict.md."""
 EXAMPLES_BLINDED = ("bytes received of flows", "volumes", "volumes of 10 s", "directions", "app", "ends", "names")
 
 
@@ -270,7 +268,7 @@ class TestOthers:
     def test_an_app_that_is_none_is_claimed_no_more_after_a_loss(self, scenario, seed, own):
         whole, after = after_each_loss(built(scenario, seed, own))
         stronger = {name for name, finding in after.items() if claim(finding) > claim(whole)}
-        assert stronger - UNTOLD_PARTIES.get(scenario, frozenset()) == set()
+        assert stronger == set()
         assert {name: gaps for name, finding in after.items() if (gaps := unnamed(name, finding))} == {}
 
     @settings(max_examples=12)

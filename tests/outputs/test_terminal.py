@@ -163,7 +163,7 @@ def test_context_says_once_which_sessions_it_is_about() -> None:
 
 
 def _suspected(
-    *, sessions: float = 9, ratio: float = 20.0, unfed: float = 0.0, spread: float = 0.5, gaps: tuple[str, ...] = ()
+    *, sessions: float = 9, ratio: float = 20.0, bar: float = 11.513, spread: float = 0.5, gaps: tuple[str, ...] = ()
 ) -> Finding:
     def item(kind: str, name: str, log_ratio: float, value: float | None = None) -> Evidence:
         return Evidence(kind=kind, name=name, statement="", value=value, log_likelihood_ratio=log_ratio)
@@ -176,9 +176,9 @@ def _suspected(
             "probability": 0.999,
             "evidence": [
                 item("tunnelling", "link mirrors targets", ratio, sessions),
-                item("tunnelling", "link sends what it is fed", unfed, 0.9),
                 item("spread", "unrelated destinations", spread, 4.0),
             ],
+            "evidence_bar": bar,
             "settings": [setting("RelaySessionThreshold", "4"), setting("FalseAlarmsPerAppDay", "1e-05")],
             "not_observable": [NotObservable(field=gap, reason="", cost="", remedy="") for gap in gaps],
         }
@@ -192,8 +192,11 @@ def _suspected(
         (_suspected(gaps=("bytes",)), "bytes are estimated or missing"),
         (_suspected(spread=-2.0), "the evidence rests on one destination"),
         (_suspected(sessions=3), "3 sessions, fewer than RelaySessionThreshold (4)"),
-        (_suspected(ratio=9.0, unfed=3.0), "evidence +9.00 is below the false-alarm bar +11.51 (FalseAlarmsPerAppDay)"),
-        (_suspected(unfed=-12.0), "evidence +8.00 is below the false-alarm bar +11.51 (FalseAlarmsPerAppDay)"),
+        (_suspected(ratio=9.0, bar=11.5), "evidence +9.00 is below the bar +11.50 (FalseAlarmsPerAppDay)"),
+        (
+            _suspected(ratio=14.0, bar=17.0),
+            "evidence +14.00 is below the bar +17.00 (FalseDiscoveryRate over all apps hunted)",
+        ),
         (_suspected(sessions=3, gaps=("app",)), "no app identity; 3 sessions, fewer than RelaySessionThreshold (4)"),
         (_suspected().model_copy(update={"probability": 0.7}), "the evidence together gives less than 95 %"),
         (_suspected(), "too few sessions within ByteSymmetryTolerance"),

@@ -18,7 +18,15 @@ from relaywatch.detection.calibration import (
     PAIR_SURE_GRADE,
     Tables,
 )
-from relaywatch.detection.chance import RELAYED_SHARES, grade_ratios, log_evidence, shifts_within, stake, wrap
+from relaywatch.detection.chance import (
+    RELAYED_SHARES,
+    clock_step,
+    grade_ratios,
+    log_evidence,
+    shifts_within,
+    stake,
+    wrap,
+)
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
 from relaywatch.model.compilation import compiled
 
@@ -182,7 +190,10 @@ def leg_ratios(group: Group, legs: Ints, window: float, tables: Tables) -> Float
     happen together, and then some bytes agree).
     """
     moved = np.zeros(len(PAIR_EDGES) + 1)
+    step = clock_step(group.start)
     for shift in shifts_within(group.span):
+        if step > 0.0:  # off the clock's steps nothing coincides, whether by chance or not
+            shift = max(1.0, np.round(shift / step)) * step
         moved += grade_counts(match_legs(group, legs, legs, shift, window)[0])
     ratios = grade_ratios(moved, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
     return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables))
@@ -253,8 +264,11 @@ def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats
 def score_sides(group: Group, window: float, sessions: int, uplink: float, tables: Tables) -> tuple[Floats, Ints]:
     """Each client side tried: its natural log evidence with its stake, and its first row.
 
-    Evidence is -inf where a side has fewer than `sessions` sure bridges.
+    Evidence is -inf where a side has fewer than `sessions` sure bridges. Nothing is tried by a clock so coarse that half
+    of `window` passes between two of its steps: legs that open in one step are then no sign of anything.
     """
+    if clock_step(group.start) > window / 2.0:
+        return np.zeros(0), np.zeros(0, np.int64)
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     order, begins, ends, sent = largest_sides(group, uplink)
     evidence, first = np.zeros(len(begins)), np.zeros(len(begins), np.int64)

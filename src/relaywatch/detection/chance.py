@@ -24,6 +24,7 @@ GOLDEN: Final = 0.6180339887498949
 """Multiples of it, modulo 1, meet every phase of any period: two clocks in step look alike when shifted, too."""
 SHORTEST_SPAN_S: Final = 40.0
 """Below this length of activity no shift is free of the real alignment, and the prior null stands alone."""
+COARSE_CLOCKS_S: Final = np.array([60.0, 30.0, 10.0, 5.0, 1.0])
 RAREST: Final = 0.25
 """An app's own null never makes a grade rarer than this part of what is assumed of all apps."""
 RELAYED_SHARES: Final = np.array([0.02, 0.05, 0.1, 0.2, 0.4, 0.7, 0.95])
@@ -40,6 +41,16 @@ def shifts_within(span_s: float) -> Floats:
     reach = min(span_s - NEAREST_S, FURTHEST_S) - NEAREST_S
     phases: Floats = np.mod(np.arange(1, SHIFTS + 1) * GOLDEN, 1.0)
     return NEAREST_S + reach * phases
+
+
+@compiled
+def clock_step(start: Floats) -> float:
+    """Step in s of the clock that stamped these starts, from COARSE_CLOCKS_S; 0 where it is finer."""
+    for step in COARSE_CLOCKS_S:
+        steps = (start - start[0]) / step
+        if np.abs(steps - np.round(steps)).max() < 1e-6:
+            return float(step)
+    return 0.0
 
 
 @compiled

@@ -45,6 +45,8 @@ ADDED_BYTES: Final = 200.0
 """Bytes that a session may gain on the way in headers and handshakes before it counts as unequal."""
 
 
+MANY_LINKS: Final = 10
+"""Links of one relay from which it may be back-connect: SDKs open up to eight that multiplex sessions."""
 NEEDED: Final = 0.3
 """Share of a flow's bytes that the account of a sending must need for the flow to count as bridged."""
 
@@ -255,13 +257,20 @@ def _by_volumes(number: int, group: Group, volumes: VolumeColumns, settings: Set
     accounted = float(main.amount[main.accounted].sum() / max(main.amount.sum(), 1.0))
     return Episode(
         group=number,
-        topology=Topology.ACCEPTED if group.inbound[main.legs[0]] else Topology.TUNNEL,
+        topology=_topology(group, main.legs, sum(len(part.target) for part in parts)),
         log_evidence=float(max(0.0, scores[best])),
         manner=Manner(window_s, lag_s, framing, bool(way[best] != DOWN), accounted),
         units=main.units,
         legs=np.unique(np.concatenate([link.legs for link in links])),
         bridges=_merged(group, parts),
     )
+
+
+def _topology(group: Group, legs: Ints, targets: int) -> Topology:
+    """How the sessions reach the device: a link for about every session is back-connect, however it was judged."""
+    if group.inbound[legs[0]]:
+        return Topology.ACCEPTED
+    return Topology.BACK_CONNECT if len(legs) >= max(MANY_LINKS, targets / 2) else Topology.TUNNEL
 
 
 def _distinct(group: Group, links: list[_Link]) -> list[_Link]:

@@ -196,6 +196,17 @@ class Settings(BaseModel):
             description="Rate of false alarms for which the relay verdict is calibrated",
         ),
     ] = 1e-5
+    false_discovery_rate: Annotated[
+        Real,
+        Field(gt=0, le=1),
+        Declared(
+            "FalseDiscoveryRate",
+            unit="share of relay verdicts",
+            reason="Of twenty relays that a fleet hunt names, one may be none. It asks for more than "
+            "FalseAlarmsPerAppDay only where thousands of apps are hunted for each relay there is.",
+            description="Share of false ones among the relay verdicts of one hunt, over all apps judged",
+        ),
+    ] = 0.05
     suspicion_threshold: Annotated[
         Real,
         Field(gt=0, lt=1),

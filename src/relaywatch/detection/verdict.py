@@ -31,14 +31,17 @@ FED_LOG_RATIO: Final = 1.5
 class Provable:
     """What the telemetry could show of this app: without any of these a relay can at most be suspected.
 
-    app: who sent the flow; bytes: both directions of every leg.
+    app: who sent the flow; bytes: both directions of every leg; direction: who opened every leg; names: whether the
+    destinations are one party or many (not asked of sessions that strangers opened).
     """
 
     app: bool
     bytes: bool
+    direction: bool
+    names: bool
 
     def __bool__(self) -> bool:
-        return self.app and self.bytes
+        return self.app and self.bytes and self.direction and self.names
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,17 +98,17 @@ def conserved(downstream: Floats, bytes_in: Floats, tolerance: float, added: flo
     return int((np.abs(downstream - 1.0) <= allowed).sum())
 
 
-def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Settings) -> Judgement:
+def judge(items: Sequence[Item], sessions: int, provable: Provable, settings: Settings, bar: float) -> Judgement:
     """Add up the evidence of one episode; verdict None where it is not worth a report.
 
-    A relay verdict asks for core evidence beyond the configured false-alarm rate by itself: spread, setup and context
-    may lower it to suspected, and never make up for it. Sessions that reach one party, or evidence that rests on one,
-    are bridged beyond chance also where an app copies between two services: they stay suspected.
+    bar: natural log evidence that a relay verdict asks for (relay_bar), of core evidence by itself: spread, setup and
+    context may lower it to suspected, and never make up for it. Sessions that reach one party, or evidence that rests
+    on one, are bridged beyond chance also where an app copies between two services: they stay suspected.
     """
     score = PRIOR_LOG_ODDS + sum(item.log_ratio for item in items)
     probability = 1.0 / (1.0 + math.exp(-max(-LARGEST_LOG_ODDS, min(LARGEST_LOG_ODDS, score))))
     bridged = sum(item.log_ratio for item in items if item.core)
-    beyond_chance = bridged >= -math.log(settings.false_alarms_per_app_day)
+    beyond_chance = bridged >= bar
     if probability < settings.suspicion_threshold:
         return Judgement(None, probability, score)
     copied = any(item.kind == "spread" and item.log_ratio < 0.0 for item in items)

@@ -80,7 +80,7 @@ from relaywatch.model.finding import (
     User,
     Verdict,
 )
-from relaywatch.model.schemas import SignalKind
+from relaywatch.model.schemas import Direction, SignalKind
 
 SHOWN_BRIDGES: Final = 100
 """Bridges carried in a finding, the strongest; the counts are of all."""
@@ -90,6 +90,7 @@ SHOWN_RECORDS: Final = 20
 SHOWN_NAMES: Final = 20
 USER_ID_UIDS: Final = 100_000
 _PROTOCOLS: Final = {6: "tcp", 17: "udp"}
+_DIRECTIONS: Final = (Direction.INBOUND, Direction.OUTBOUND)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -97,7 +98,8 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Directory:
     """What numbers in records stand for, and what is known beside the telemetry.
 
-    apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or "").
+    apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or ""); bar:
+    natural log evidence that a relay verdict asks for.
     """
 
     apps: Mapping[int, AppKey]
@@ -105,6 +107,7 @@ class Directory:
     texts: Mapping[int, str]
     formats: Mapping[str, str]
     inventory: Mapping[tuple[str, str], Mapping[str, Any]]
+    bar: float
     enrichment: Enrichment = field(default_factory=Enrichment)
 
 
@@ -176,8 +179,8 @@ class Draft:
             return Judgement(Verdict.INSUFFICIENT_TELEMETRY, 1.0 / (1.0 + math.exp(-score)), score)
         sessions = self.counted_sessions(episode)
         convicting = [item for item in items if not item.explains or item.log_ratio <= 0.0]
-        verdict = judge(convicting, sessions, self.provable, self.settings).verdict
-        return replace(judge(items, sessions, self.provable, self.settings), verdict=verdict)
+        verdict = judge(convicting, sessions, self.provable, self.settings, self.directory.bar).verdict
+        return replace(judge(items, sessions, self.provable, self.settings, self.directory.bar), verdict=verdict)
 
     def finding(self, installs: OtherInstalls) -> Finding | None:
         """The finding, with what other installs contact; None where that leaves nothing worth a report."""
@@ -195,7 +198,16 @@ class Draft:
         """What the telemetry could show of this app."""
         both = np.concatenate([self.clients, self.targets])
         known = bool((both["bytes_out"] >= 0).all() and (both["bytes_in"] >= 0).all())
-        return Provable(app=self.app.package is not None or self.app.uid is not None, bytes=known)
+        return Provable(
+            app=self.app.package is not None or self.app.uid is not None,
+            bytes=known,
+            direction=bool(np.isin(both["direction"], _DIRECTIONS).all()),
+            names=self.from_outside or self._named,
+        )
+
+    @property
+    def _named(self) -> bool:
+        return sum(name is not None for name in self.names) >= NAMED_SHARE * len(self.names)
 
     def counted_sessions(self, episode: Episode) -> int:
         """Sessions that count towards RelaySessionThreshold: of pairs, those conserved within ByteSymmetryTolerance."""
@@ -268,6 +280,7 @@ class Draft:
             context=[_context_fact(fact) for fact in (*self.facts.values(), novelty_fact(installs))],
             indicators=self.contacts.indicators,
             evidence=evidence,
+            evidence_bar=self.directory.bar,
             not_observable=not_observable(self._missing(installs), self.around.observable),
             client_legs=client_legs,
             target_legs=target_legs,
@@ -359,13 +372,15 @@ class Draft:
         flows = np.concatenate([self.clients, self.targets])
         if not self.provable.app:
             yield "app"
-        if not (flows["seen"] & SEEN_BYTES).all():
+        if not (flows["seen"] & SEEN_BYTES).all() or not self.provable.bytes:
             yield "bytes"
+        if (flows["end"] < 0).any():
+            yield "end"
         if not len(self.case.volumes.flow):
             yield "volumes"
         if not (flows["seen"] & SEEN_DIRECTION).all():
             yield "direction"
-        if sum(name is not None for name in self.names) < NAMED_SHARE * len(self.names):
+        if not self._named:
             yield "hostname"
         if self.organisations is None:
             yield "organisation"

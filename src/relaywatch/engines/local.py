@@ -13,6 +13,8 @@ from typing import Final, Protocol
 import numpy as np
 
 from relaywatch.detection.calibration import MEASURED, Tables
+from relaywatch.detection.columns import Floats
+from relaywatch.detection.discovery import relay_bar
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.cases import Case, cases_of
@@ -107,7 +109,7 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
         intake = Intake(Path(folder), plan.settings.allowed_destinations)
         reads, formats = _read(discovery.units, intake, quarantine, plan)
         judged = _judge(intake, plan)
-        findings = _findings(judged.cases, intake, formats, plan)
+        findings = _findings(judged, intake, formats, plan)
     summary = HuntSummary(
         rows=dict(intake.rows),
         units=reads,
@@ -149,12 +151,13 @@ def _read(
 
 @dataclass(slots=True)
 class _Judged:
-    """What judging all shards gave: cases, apps that could not be judged, records left out of the judgement."""
+    """What judging all shards gave: cases, apps judged and apps that could not be, records left out."""
 
     cases: list[Case] = field(default_factory=list)
     not_judged: list[NotJudged] = field(default_factory=list)
     duplicates: int = 0
     unmatched: int = 0
+    apps: int = 0
 
 
 def _judge(intake: Intake, plan: Hunt) -> _Judged:
@@ -169,6 +172,7 @@ def _judge(intake: Intake, plan: Hunt) -> _Judged:
             result.cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings, plan.tables))
             result.not_judged.extend(_not_judged(arranged, intake.registry))
             result.duplicates += arranged.duplicates
+            result.apps += len(arranged.apps)
             result.unmatched += arranged.unmatched
         plan.watcher.judged()
     return result
@@ -188,7 +192,8 @@ def _named(key: AppKey) -> str:
     return "unknown app" if key.uid == NO_UID else f"uid {key.uid}"
 
 
-def _findings(cases: Sequence[Case], intake: Intake, formats: dict[str, str], plan: Hunt) -> list[Finding]:
+def _findings(judged: _Judged, intake: Intake, formats: dict[str, str], plan: Hunt) -> list[Finding]:
+    cases = judged.cases
     keys = [case.flows[name] for case in cases for name in ("remote", "name")]
     keys += [case.signals["detail"] for case in cases]
     directory = Directory(
@@ -197,11 +202,16 @@ def _findings(cases: Sequence[Case], intake: Intake, formats: dict[str, str], pl
         texts=intake.names.texts(np.concatenate(keys)) if keys else {},
         formats=formats,
         inventory=inventory_index(intake.inventory().iter_rows(named=True)),
+        bar=relay_bar(_evidence(cases), judged.apps, plan.settings),
         enrichment=plan.enrichment,
     )
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
     decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
     return sorted(decided, key=_gravity)
+
+
+def _evidence(cases: Sequence[Case]) -> Floats:
+    return np.array([case.episode.log_evidence for case in cases if case.episode is not None], np.float64)
 
 
 def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:

@@ -21,6 +21,12 @@ FIELDS: Final = {
         cost="conservation is tested with a wider tolerance, or not at all",
         remedy="a packet capture, or a flow sensor that reports payload (Zeek)",
     ),
+    "end": NotObservable(
+        field="end",
+        reason="some connections have no end in the records",
+        cost="legs that end together cannot be matched, so waiting links to a gateway may be missed",
+        remedy="a flow sensor or capture that runs until the connections are closed",
+    ),
     "volumes": NotObservable(
         field="volumes",
         reason="the source gives totals per flow, not bytes per interval",
@@ -30,13 +36,14 @@ FIELDS: Final = {
     "direction": NotObservable(
         field="direction",
         reason="the source does not show who opened the connection; direction is inferred",
-        cost="accepted sessions may look like dialled ones or be missing",
+        cost="accepted sessions may look like dialled ones; where nothing tells who opened them, a relay is at most "
+        "suspected",
         remedy="root-mode capture, a sensor on the device's segment, or socket tables",
     ),
     "hostname": NotObservable(
         field="hostname",
         reason="most destinations carry no name",
-        cost="destinations are told apart by address prefix only",
+        cost="one party cannot be told from many, so dialled relays are at most suspected",
         remedy="DNS or TLS logs beside the flows",
     ),
     "listener": NotObservable(

@@ -301,6 +301,11 @@ class Finding(_Record):
     context: list[ContextFact]
     indicators: list[IndicatorMatch] = Field(default_factory=list, description="The first few")
     evidence: list[Evidence]
+    evidence_bar: float | None = Field(
+        default=None,
+        description="Core evidence that a relay verdict asks for, natural log: by the false-alarm rate of one app "
+        "or, in a large fleet, by the false discovery rate",
+    )
     not_observable: list[NotObservable]
     client_legs: list[Leg] = Field(description="The strongest bridges' client legs; bounded")
     target_legs: list[Leg]

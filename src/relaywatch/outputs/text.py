@@ -292,6 +292,10 @@ def why_suspected(finding: Finding) -> str:
         return f"the evidence together gives less than {percent(RELAY_PROBABILITY)}"
     if _rests_on_names(finding):
         return f"without names and other installs the evidence gives less than {percent(RELAY_PROBABILITY)}"
+    if "hostname" in gaps:
+        return "most destinations carry no name, so one party cannot be told from many"
+    if "direction" in gaps:
+        return "who opened the connections is not shown"
     # Estimated bytes do not keep a finding from being a relay, missing ones do: a reason only where there is no other.
     return "bytes are estimated or missing" if "bytes" in gaps else "too few sessions within ByteSymmetryTolerance"
 
@@ -312,17 +316,12 @@ def _doubts(finding: Finding) -> Iterator[str]:
     fewest = _setting(finding, "RelaySessionThreshold")
     if sessions is not None and fewest is not None and sessions < fewest:
         yield f"{amount(sessions, '')} sessions, fewer than RelaySessionThreshold ({amount(fewest, '')})"
-    alarms = _setting(finding, "FalseAlarmsPerAppDay")
-    if core and alarms is not None and 0 < alarms < math.inf:
-        # Evidence of the kind that is not core may lower the sum and not raise it, as in detection.
-        strength = sum(
-            item.log_likelihood_ratio if item.name in CORE_EVIDENCE else min(item.log_likelihood_ratio, 0.0)
-            for item in finding.evidence
-            if item.kind in {"bridging", "tunnelling"}
-        )
-        bar = -math.log(alarms)
-        if strength < bar:
-            yield f"evidence {signed(strength)} is below the false-alarm bar {signed(bar)} (FalseAlarmsPerAppDay)"
+    bar = finding.evidence_bar
+    strength = sum(item.log_likelihood_ratio for item in core)
+    if core and bar is not None and strength < bar:
+        alone = -math.log(_setting(finding, "FalseAlarmsPerAppDay") or 1.0)
+        named = "FalseAlarmsPerAppDay" if bar <= alone else "FalseDiscoveryRate over all apps hunted"
+        yield f"evidence {signed(strength)} is below the bar {signed(bar)} ({named})"
 
 
 def _setting(finding: Finding, name: str) -> float | None:
