@@ -50,6 +50,7 @@ LOOKUP_PORT: Final = 53
 SEEN: Final = f"{SignalKind.FOREGROUND_UI.name} {SignalKind.USER_INTERACTION.name}"
 FLOWS_A_DAY: Final = 10_000
 """Room for flow numbers of one app-day."""
+_PACKAGE: Final = "org.example.app"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,12 @@ def device_of(number: int) -> str:
 
 def package_of(number: int) -> str:
     """The app that an app-day is of."""
-    return f"org.example.app{number:07d}"
+    return f"{_PACKAGE}{number:07d}"
+
+
+def number_of(package: str) -> int:
+    """The app-day that an app is of. Raises ValueError where it is none of the fleet."""
+    return int(package.removeprefix(_PACKAGE))
 
 
 def plan_day(fleet: Fleet, number: int) -> Plan:

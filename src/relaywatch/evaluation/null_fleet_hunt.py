@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,15 +22,24 @@ from relaywatch.engines.cases import LEAST_EVIDENCE
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.local import Hunt, hunt
 from relaywatch.engines.shards import SHARDS
-from relaywatch.evaluation.null_fleet import DAY_BEGIN_S, Fleet, package_of, write
+from relaywatch.evaluation.null_fleet import DAY_BEGIN_S, Fleet, number_of, write
 from relaywatch.governance.exceptions import Exceptions
-from relaywatch.model.finding import Finding
+from relaywatch.model import finding as finding_model
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.discovery import discover
 from relaywatch.sources.reading import Reading
 
 _NOW: Final = datetime.fromtimestamp(DAY_BEGIN_S, UTC)
-NO_VERDICT: Final = ""
+
+
+class Finding(NamedTuple):
+    """What is kept of one finding. clients, targets: its legs by the trace that they are from."""
+
+    verdict: str
+    topology: str
+    statement: str
+    clients: Counter[str]
+    targets: Counter[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +47,7 @@ class Hunted:
     """What became of some app-days.
 
     days: a row an app-day: number, flows, volumes, bytes, wanted (bytes of the uid-day that it is modelled on), pairs
-    and links (natural log evidence, before any cap and any other odds), verdict; findings: by number.
+    and links (natural log evidence, before any cap and any other odds), verdict (empty: none); findings: by number.
     """
 
     days: pl.DataFrame
@@ -48,19 +58,32 @@ def hunt_days(fleet: Fleet, numbers: Sequence[int], settings: Settings) -> Hunte
     """Write some app-days, score each, and hunt those with evidence as a user would."""
     with tempfile.TemporaryDirectory(prefix="relaywatch-null-") as folder:
         plans = write(fleet, numbers, Path(folder, "all")).plans
-        days = pl.DataFrame(
-            {"number": list(numbers), "wanted": [plan.wanted for plan in plans], "bouts": [len(p.bout) for p in plans]}
-        ).join(_scores(Path(folder, "all"), settings), on="number", maintain_order="left")
-        strongest = pl.max_horizontal("pairs", "links")
-        worth = days.filter(strongest >= LEAST_EVIDENCE)["number"].to_list()
-        findings: dict[int, Finding] = {}
+        days = pl.DataFrame({"number": list(numbers), "wanted": [plan.wanted for plan in plans]})
+        days = days.join(_scores(Path(folder, "all"), settings), on="number", maintain_order="left")
+        worth = days.filter(pl.max_horizontal("pairs", "links") >= LEAST_EVIDENCE)["number"].to_list()
+        findings = {}
         if worth:
             write(fleet, worth, Path(folder, "worth"))
             found = hunt([Path(folder, "worth")], Hunt(settings, Exceptions(()), _NOW)).findings
-            by_package = {finding.app.package: finding for finding in found}
-            findings = {n: by_package[package_of(n)] for n in worth if package_of(n) in by_package}
-    verdicts = [findings[n].verdict.value if n in findings else NO_VERDICT for n in numbers]
+            findings = {number_of(one.app.package or ""): _kept(one) for one in found}
+    verdicts = [findings[number].verdict if number in findings else "" for number in numbers]
     return Hunted(days.with_columns(pl.Series("verdict", verdicts, pl.String)), findings)
+
+
+def combined(parts: Sequence[Hunted]) -> Hunted:
+    """What became of all app-days of several parts."""
+    findings = {number: finding for part in parts for number, finding in part.findings.items()}
+    return Hunted(pl.concat([part.days for part in parts]), findings)
+
+
+def _kept(finding: finding_model.Finding) -> Finding:
+    return Finding(
+        finding.verdict.value,
+        finding.topology.value if finding.topology else "",
+        finding.evidence[0].statement,
+        Counter(leg.record.source for leg in finding.client_legs),
+        Counter(leg.record.source for leg in finding.target_legs),
+    )
 
 
 def _scores(folder: Path, settings: Settings) -> pl.DataFrame:
@@ -79,7 +102,7 @@ def _scores(folder: Path, settings: Settings) -> pl.DataFrame:
                 parts.append(_scored(arrange(flows, intake.volumes.read(shard), ranks), settings))
         scores = pl.concat(parts)
         keys = intake.registry.app_keys(scores["app"].to_numpy())
-    number = [int(keys[app].package.removeprefix(package_of(0).rstrip("0"))) for app in scores["app"].to_list()]
+    number = [number_of(keys[app].package) for app in scores["app"].to_list()]
     return scores.drop("app").with_columns(pl.Series("number", number))
 
 
@@ -98,9 +121,3 @@ def _scored(arranged: Arranged, settings: Settings) -> pl.DataFrame:
             "links": score_tunnelling(flows, volumes, FEWEST_BRIDGES, uplink, MEASURED),
         }
     )
-
-
-def combined(parts: Sequence[Hunted]) -> Hunted:
-    """What became of all app-days of several parts."""
-    findings = {number: finding for part in parts for number, finding in part.findings.items()}
-    return Hunted(pl.concat([part.days for part in parts]), findings)

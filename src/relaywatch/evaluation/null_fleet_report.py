@@ -13,13 +13,14 @@ from scipy.stats import chi2
 
 from relaywatch.detection.settings import Settings
 from relaywatch.evaluation.null_fleet import Fleet, plan_day
-from relaywatch.evaluation.null_fleet_hunt import Hunted
+from relaywatch.evaluation.null_fleet_hunt import Finding, Hunted
 from relaywatch.model.finding import Verdict
 
 RATES: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
 SURE: Final = 0.95
 SHOWN: Final = 30
+NO_FINDING: Final = Finding("", "", "", Counter(), Counter())
 FEWEST_FLOWS: Final = 20
 """Flows from which an app-day counts as busy: with fewer, evidence can hardly arise."""
 
@@ -77,27 +78,21 @@ def alarms(hunted: Hunted, fleet: Fleet, programs: Sequence[str], least: float) 
     """App-days whose core log evidence is at least `least`, or that have a finding; strongest first."""
     named = dict(zip(fleet.bouts.traces, programs, strict=True))
     days = hunted.days.with_columns(strongest_of(hunted.days))
-    found = []
+    listed = []
     for row in days.filter((pl.col("evidence") >= least) | (pl.col("verdict") != "")).iter_rows(named=True):
         traces = fleet.bouts.frame["trace"].to_numpy()[plan_day(fleet, row["number"]).bout]
-        finding = hunted.findings.get(row["number"])
-        legs = (finding.client_legs, finding.target_legs) if finding else ([], [])
-        clients, targets = (Counter(named[leg.record.source] for leg in side) for side in legs)
-        found.append(
+        finding = hunted.findings.get(row["number"], NO_FINDING)
+        listed.append(
             Alarm(
-                row["number"],
-                row["verdict"],
-                row["pairs"],
-                row["links"],
-                row["flows"],
-                Counter(programs[trace] for trace in traces.tolist()),
-                clients,
-                targets,
-                finding.topology.value if finding and finding.topology else "",
-                finding.evidence[0].statement if finding else "",
+                **{name: row[name] for name in ("number", "verdict", "pairs", "links", "flows")},
+                programs=Counter(programs[trace] for trace in traces.tolist()),
+                clients=Counter({named[trace]: count for trace, count in finding.clients.items()}),
+                targets=Counter({named[trace]: count for trace, count in finding.targets.items()}),
+                topology=finding.topology,
+                statement=finding.statement,
             )
         )
-    return sorted(found, key=lambda alarm: -max(alarm.pairs, alarm.links))
+    return sorted(listed, key=lambda alarm: -max(alarm.pairs, alarm.links))
 
 
 def as_json(hunted: Hunted, fleet: Fleet, programs: Sequence[str]) -> dict[str, Any]:
