@@ -19,13 +19,15 @@ from relaywatch.detection.calibration import (
     Tables,
 )
 from relaywatch.detection.chance import (
+    FEWEST_UNLIKE,
     RELAYED_SHARES,
     clock_step,
     grade_ratios,
     log_evidence,
+    moved,
     shifts_within,
     stake,
-    wrap,
+    timeline_around,
 )
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
 from relaywatch.model.compilation import compiled
@@ -119,7 +121,7 @@ def pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: f
         return NO_MATCH
     if group.lookup[row] and not (group.inbound[leg] and group.protocol[row] == group.protocol[leg]):
         return NO_MATCH
-    datagrams = group.protocol[leg] == DATAGRAM and group.protocol[row] == DATAGRAM
+    datagrams = group.inbound[leg] and group.protocol[leg] == DATAGRAM and group.protocol[row] == DATAGRAM
     time = _timing(group.start[row] - at, abs(group.end[row] - until), window, datagrams)
     if time <= NO_MATCH:
         return NO_MATCH
@@ -130,12 +132,9 @@ def pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: f
 
 
 @compiled
-def _best_target(group: Group, leg: int, donor: int, shift: float, window: float) -> tuple[float, int]:
-    """The best-scoring target leg of one client leg, moved by shift s and with the bytes of `donor`: score and row."""
+def _best_target(group: Group, leg: int, donor: int, at: float, until: float, window: float) -> tuple[float, int]:
+    """The best-scoring target leg of a client leg as if it lasted from `at` to `until` with the bytes of `donor`."""
     best, found, weighed = NO_MATCH, NONE, 0
-    at, until = group.start[leg] + shift, group.end[leg] + shift
-    if shift != 0.0:
-        at, until = wrap(at, group.begin, group.span), wrap(until, group.begin, group.span)
     first = np.searchsorted(group.start, at - EARLY_S)
     for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
         if group.start[row] > at + window or weighed >= LARGEST_REACH:
@@ -159,18 +158,24 @@ def _best_target(group: Group, leg: int, donor: int, shift: float, window: float
 
 
 @compiled
-def match_legs(group: Group, legs: Ints, donors: Ints, shift: float, window: float) -> tuple[Floats, Ints]:
+def match_legs(group: Group, legs: Ints, donors: Ints, at: Floats, until: Floats, window: float) -> tuple[Floats, Ints]:
     """Score and row of the best target leg of each client leg.
 
-    legs: rows of the client legs in the group; donors: rows whose bytes stand in for theirs (legs itself for the real
-    match); shift: s by which the client legs are moved. Score NO_MATCH and row NONE where there is none.
+    legs: rows of the client legs in the group; donors: rows whose bytes stand in for theirs; at, until: their begin and
+    end, s. Score NO_MATCH and row NONE where there is none.
     """
     scores = np.full(len(legs), NO_MATCH)
     rows = np.full(len(legs), NONE, np.int64)
     for i in range(len(legs)):
         if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
-            scores[i], rows[i] = _best_target(group, legs[i], donors[i], shift, window)
+            scores[i], rows[i] = _best_target(group, legs[i], donors[i], at[i], until[i], window)
     return scores, rows
+
+
+@compiled
+def own_match(group: Group, legs: Ints, donors: Ints, window: float) -> tuple[Floats, Ints]:
+    """As match_legs, each client leg at its own time."""
+    return match_legs(group, legs, donors, group.start[legs], group.end[legs], window)
 
 
 @compiled
@@ -189,13 +194,20 @@ def leg_ratios(group: Group, legs: Ints, window: float, tables: Tables) -> Float
     The legs moved in time (bursts do not explain the match), and the legs with their bytes exchanged (bursts do
     happen together, and then some bytes agree).
     """
-    moved = np.zeros(len(PAIR_EDGES) + 1)
-    step = clock_step(group.start)
-    for shift in shifts_within(group.span):
+    null = np.zeros(len(PAIR_EDGES) + 1)
+    step, inbound = clock_step(group.start), group.inbound[legs[0]]
+    begin, end = group.start[legs], group.end[legs]
+    # A dialled leg may be matched by its end, too.
+    line = timeline_around(begin, begin) if inbound else timeline_around(np.append(begin, end), np.append(begin, end))
+    at, until = np.empty(len(legs)), np.empty(len(legs))
+    for shift in shifts_within(line.before[-1]):
         if step > 0.0:  # off the clock's steps nothing coincides, whether by chance or not
             shift = max(1.0, np.round(shift / step)) * step
-        moved += grade_counts(match_legs(group, legs, legs, shift, window)[0])
-    ratios = grade_ratios(moved, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
+        for i in range(len(legs)):
+            at[i] = moved(begin[i], shift, line)
+            until[i] = end[i] if inbound else moved(end[i], shift, line)
+        null += grade_counts(match_legs(group, legs, legs, at, until, window)[0])
+    ratios = grade_ratios(null, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
     return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables))
 
 
@@ -207,21 +219,30 @@ def _unlike(count: Floats, legs: Ints, donors: Ints) -> Flags:
 
 @compiled
 def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, tables: Tables) -> Floats:
-    """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways."""
-    counts = np.zeros(len(PAIR_EDGES) + 1)
+    """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways.
+
+    Where nearly all legs are alike, exchanges of alike ones count too, unless strangers opened the legs: the app opens
+    its own at one time for one cause.
+    """
+    unlike_only, every = np.zeros(len(PAIR_EDGES) + 1), np.zeros(len(PAIR_EDGES) + 1)
     legs_in_all = len(legs)
     for k in range(min(exchanges, legs_in_all - 1)):
         distance = 1 + k * (legs_in_all - 1) // exchanges if legs_in_all > exchanges else 1 + k
         donors = np.roll(legs, distance)
         unlike = _unlike(group.bytes_out, legs, donors) | _unlike(group.bytes_in, legs, donors)
-        counts += grade_counts(match_legs(group, legs[unlike], donors[unlike], 0.0, window)[0])
-    return grade_ratios(counts, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
+        counts = grade_counts(own_match(group, legs[unlike], donors[unlike], window)[0])
+        unlike_only += counts
+        every += counts
+        if not group.inbound[legs[0]] and unlike.mean() < FEWEST_UNLIKE:
+            every += grade_counts(own_match(group, legs[~unlike], donors[~unlike], window)[0])
+    enough = unlike_only.sum() >= FEWEST_UNLIKE * every.sum()
+    return grade_ratios(unlike_only if enough else every, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
 
 
 @compiled
 def _score_side(group: Group, legs: Ints, window: float, sessions: int, tables: Tables) -> float:
     """Log evidence of one client side; -inf below `sessions` sure bridges."""
-    counts = grade_counts(match_legs(group, legs, legs, 0.0, window)[0])
+    counts = grade_counts(own_match(group, legs, legs, window)[0])
     if counts[PAIR_SURE_GRADE:].sum() < sessions:
         return -np.inf
     at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
@@ -264,8 +285,8 @@ def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats
 def score_sides(group: Group, window: float, sessions: int, uplink: float, tables: Tables) -> tuple[Floats, Ints]:
     """Each client side tried: its natural log evidence with its stake, and its first row.
 
-    Evidence is -inf where a side has fewer than `sessions` sure bridges. Nothing is tried by a clock so coarse that half
-    of `window` passes between two of its steps: legs that open in one step are then no sign of anything.
+    Evidence is -inf where a side has fewer than `sessions` sure bridges. Nothing is tried by a clock so coarse that
+    half of `window` passes between two of its steps: legs that open in one step are then no sign of anything.
     """
     if clock_step(group.start) > window / 2.0:
         return np.zeros(0), np.zeros(0, np.int64)

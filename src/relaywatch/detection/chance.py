@@ -1,7 +1,7 @@
 """Judging against chance: the null from an app's own traffic, and evidence that adds up with a known error rate.
 
-Every leg's match is turned into one of a few grades. The same legs, moved in time around the app's own activity, show
-how often each grade arises when legs are independent (circular shift null). The likelihood ratio of a leg is the
+Every leg's match is turned into one of a few grades. The same legs, moved in time around their own activity, show how
+often each grade arises when legs are independent (circular shift null). The likelihood ratio of a leg is the
 frequency of its grade among real relays over its frequency under that null. Over an episode the ratios are combined
 as a mixture over the share of legs that relay: under the null its expectation is at most one, so by Ville's inequality
 it exceeds 1/a with probability at most a, whenever one looks (Vovk and Wang, E-values, Annals of Statistics 2021).
@@ -9,7 +9,7 @@ it exceeds 1/a with probability at most a, whenever one looks (Vovk and Wang, E-
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -24,6 +24,10 @@ GOLDEN: Final = 0.6180339887498949
 """Multiples of it, modulo 1, meet every phase of any period: two clocks in step look alike when shifted, too."""
 SHORTEST_SPAN_S: Final = 40.0
 """Below this length of activity no shift is free of the real alignment, and the prior null stands alone."""
+AROUND_S: Final = 15.0
+"""Time on each side of what is judged in which it may be moved: hours of silence between would show no coincidence."""
+FEWEST_UNLIKE: Final = 0.25
+"""Where fewer exchanges than this share change anything, all of them count: alike sizes are no sign of anything."""
 COARSE_CLOCKS_S: Final = np.array([60.0, 30.0, 10.0, 5.0, 1.0])
 RAREST: Final = 0.25
 """An app's own null never makes a grade rarer than this part of what is assumed of all apps."""
@@ -64,10 +68,43 @@ def stake(sent: float, sent_in_all: float, ways: float) -> float:
     return float(np.log(sent / sent_in_all / ways))
 
 
+class Timeline(NamedTuple):
+    """The time around what is judged, with the silence between cut out.
+
+    begin: of each interval, s; before: seconds of earlier intervals, with the seconds of all appended.
+    """
+
+    begin: Floats
+    before: Floats
+
+
 @compiled
-def wrap(time: float, begin: float, span: float) -> float:
-    """A shifted time, wrapped around the activity that lasts span seconds from begin."""
-    return float(time - span * np.floor((time - begin) / span))
+def timeline_around(begin: Floats, end: Floats) -> Timeline:
+    """The intervals from AROUND_S before each begin to AROUND_S after its end, merged."""
+    order = np.argsort(begin, kind="mergesort")
+    begins, before = np.empty(len(order)), np.zeros(len(order) + 1)
+    count, until = 0, -np.inf
+    for k in order:
+        if begin[k] - AROUND_S > until:
+            if count > 0:
+                before[count] = before[count - 1] + until - begins[count - 1]
+            begins[count] = begin[k] - AROUND_S
+            count += 1
+            until = begins[count - 1]
+        until = max(until, end[k] + AROUND_S)
+    before[count] = before[count - 1] + until - begins[count - 1]
+    return Timeline(begins[:count], before[: count + 1])
+
+
+@compiled
+def moved(time: float, shift: float, line: Timeline) -> float:
+    """A time on the timeline, moved by shift s along it and around its end."""
+    k = max(0, np.searchsorted(line.begin, time, "right") - 1)
+    along = line.before[k] + time - line.begin[k] + shift
+    along -= line.before[-1] * np.floor(along / line.before[-1])
+    k = np.searchsorted(line.before, along, "right") - 1
+    k = min(k, len(line.begin) - 1)
+    return float(line.begin[k] + along - line.before[k])
 
 
 @compiled

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import EARLY_S, NONE, leg_ratios, match_legs, score_sides, side_bounds
+from relaywatch.detection.bridging import EARLY_S, NONE, leg_ratios, own_match, score_sides, side_bounds
 from relaywatch.detection.calibration import (
     ACCOUNT_BRIDGE_GRADE,
     ACCOUNT_GRADES,
@@ -202,7 +202,7 @@ def _over(a: Floats, b: Floats) -> Floats:
 
 def _pair_units(group: Group, legs: Ints, window: float, tables: Tables) -> tuple[Units, Floats]:
     """What the evidence of one client side is made of, and the score of each client leg."""
-    scores, targets = match_legs(group, legs, legs, 0.0, window)
+    scores, targets = own_match(group, legs, legs, window)
     ratios = leg_ratios(group, legs, window, tables)
     return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios, RELAYED_SHARES), scores
 
@@ -283,8 +283,6 @@ def _distinct(group: Group, links: list[_Link]) -> list[_Link]:
 def _link(group: Group, volumes: VolumeColumns, legs: Ints, way: int, manner: Floats, tables: Tables) -> _Link:
     link, beside = passing_of(group, volumes, legs, way)
     sendings, room = sendings_of(link, manner[3]), scratch()
-    begin = min(link.second[0], beside.second[0])
-    span = max(link.second[-1], beside.second[-1]) - begin + 1.0
     classes, _ = account_classes(link, beside, sendings, manner, room)
     number, row, given, worth = chosen_feeders(link, beside, sendings, manner, room)
     number, row, given = number[worth >= NEEDED], row[worth >= NEEDED], given[worth >= NEEDED]
@@ -294,7 +292,7 @@ def _link(group: Group, volumes: VolumeColumns, legs: Ints, way: int, manner: Fl
     units = Units(
         largest,
         classes,
-        moved_ratios(link, beside, sendings, manner, begin, span, tables, room),
+        moved_ratios(link, beside, sendings, manner, tables, room),
         exchanged_ratios(link, beside, sendings, manner, tables, room),
         LINK_SHARES,
     )

@@ -25,7 +25,16 @@ from relaywatch.detection.calibration import (
     ACCOUNT_SIZES,
     Tables,
 )
-from relaywatch.detection.chance import LINK_SHARES, grade_ratios, log_evidence, shifts_within, stake, wrap
+from relaywatch.detection.chance import (
+    FEWEST_UNLIKE,
+    LINK_SHARES,
+    grade_ratios,
+    log_evidence,
+    moved,
+    shifts_within,
+    stake,
+    timeline_around,
+)
 from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
 from relaywatch.model.compilation import compiled
 
@@ -329,21 +338,15 @@ def account_classes(
 
 @compiled
 def moved_ratios(
-    link: Passing,
-    beside: Passing,
-    sendings: Sendings,
-    manner: Floats,
-    begin: float,
-    span: float,
-    tables: Tables,
-    room: Scratch,
+    link: Passing, beside: Passing, sendings: Sendings, manner: Floats, tables: Tables, room: Scratch
 ) -> Floats:
-    """Likelihood ratio of each class against the same sendings moved around the activity of span s from begin."""
+    """Likelihood ratio of each class against the same sendings moved around the link's own activity."""
     null = np.zeros(len(tables.account_relay.ravel()))
-    for shift in shifts_within(span):
+    line = timeline_around(sendings.begin, sendings.end)
+    for shift in shifts_within(line.before[-1]):
         for k in range(len(sendings.begin)):
-            moved = np.floor(wrap(sendings.begin[k] + shift, begin, span) - sendings.begin[k])
-            rest, _ = explain(link, beside, sendings.begin[k], sendings.end[k], manner, moved, 1.0, room)
+            away = np.floor(moved(sendings.begin[k], shift, line) - sendings.begin[k])
+            rest, _ = explain(link, beside, sendings.begin[k], sendings.end[k], manner, away, 1.0, room)
             null[account_class(sendings, k, rest)] += 1.0
     return _ratios(null, tables)
 
@@ -355,18 +358,20 @@ def exchanged_ratios(
     """As moved_ratios, against the same sendings at their times with the size of another one that is unlike them.
 
     A link that is busy whenever its app is busy finds feeders, but none that fit another's size as well as its own.
+    Where nearly all are alike, the others count too.
     """
-    null = np.zeros(len(tables.account_relay.ravel()))
+    unlike, alike = np.zeros(len(tables.account_relay.ravel())), np.zeros(len(tables.account_relay.ravel()))
     number = len(sendings.begin)
     for way in range(min(EXCHANGES, number - 1)):
         distance = 1 + way * (number - 1) // EXCHANGES if number > EXCHANGES else 1 + way
         for k in range(number):
             scale = sendings.amount[(k + distance) % number] / sendings.amount[k]
-            if abs(np.log(scale)) < UNLIKE:
-                continue
             rest, _ = explain(link, beside, sendings.begin[k], sendings.end[k], manner, 0.0, scale, room)
+            null = alike if abs(np.log(scale)) < UNLIKE else unlike
             null[account_class(sendings, k, rest)] += 1.0
-    return _ratios(null, tables)
+    if unlike.sum() < FEWEST_UNLIKE * (unlike.sum() + alike.sum()):
+        unlike += alike
+    return _ratios(unlike, tables)
 
 
 @compiled
@@ -384,8 +389,6 @@ def _score_link(
     link: Passing,
     beside: Passing,
     manner: Floats,
-    begin: float,
-    span: float,
     sessions: int,
     tables: Tables,
     room: Scratch,
@@ -402,7 +405,7 @@ def _score_link(
     assumed = (tables.account_relay / ACCOUNT_NULL).ravel()
     if chosen < sessions or log_evidence(assumed, counts, LINK_SHARES) < LEAST_PROMISE:
         return -np.inf
-    by_time = log_evidence(moved_ratios(link, beside, sendings, manner, begin, span, tables, room), counts, LINK_SHARES)
+    by_time = log_evidence(moved_ratios(link, beside, sendings, manner, tables, room), counts, LINK_SHARES)
     if by_time <= 0.0:
         return -np.inf
     return min(
@@ -430,11 +433,9 @@ def score_links(
             link, beside = passing_of(group, volumes, tried.rows[tried.begins[side] : tried.ends[side]], way)
             if link.amount.sum() < max(uplink, LEAST_SENDING) or len(beside.second) == 0:
                 continue
-            begin = min(link.second[0], beside.second[0])
-            span = max(link.second[-1], beside.second[-1]) - begin + 1.0
             for manner in range(len(MANNERS)):
                 evidence[count] = (
-                    _score_link(link, beside, MANNERS[manner], begin, span, sessions, tables, room)
+                    _score_link(link, beside, MANNERS[manner], sessions, tables, room)
                     + tried.stakes[side, way]
                     + np.log(MANNERS[manner, 4])
                 )
