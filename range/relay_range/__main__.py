@@ -16,24 +16,30 @@ from rich.console import Console
 from rich.table import Table
 
 from relay_range.programs import PROGRAMS
-from relay_range.scenarios import SCENARIOS, Scenario
+from relay_range.scenarios import GROUPS, MAIN, SCENARIOS, Scenario
 from relay_range.spaces import RangeError, obstacle
 from relay_range.stage import Job, Result, run
 
 MOST_SECONDS = 600.0
 MOST_PARALLEL = 8
+EVERY_GROUP = "all"
 
 
-def chosen(names: str, excluded: str = "") -> list[Scenario]:
-    """Scenarios by comma-separated names, each a whole name or its beginning; all where none is given."""
+def chosen(names: str, excluded: str = "", group: str = "") -> list[Scenario]:
+    """Scenarios by comma-separated names, each a whole name or its beginning, and by group.
+
+    Without a group: of any where names are given, else of the main group, so that a hold-out runs when asked for.
+    """
     wanted, unwanted = _parts(names), _parts(excluded)
+    group = group or (EVERY_GROUP if wanted else MAIN)
     known = [scenario.name for scenario in SCENARIOS]
     if strange := [name for name in wanted + unwanted if not any(one.startswith(name) for one in known)]:
         raise RangeError(f"no scenario is named {', '.join(strange)}: `list` shows all")
     return [
         scenario
         for scenario in SCENARIOS
-        if (not wanted or scenario.name.startswith(tuple(wanted)))
+        if group in (EVERY_GROUP, scenario.group)
+        and (not wanted or scenario.name.startswith(tuple(wanted)))
         and not (unwanted and scenario.name.startswith(tuple(unwanted)))
     ]
 
@@ -67,7 +73,7 @@ def certificate(folder: Path) -> tuple[Path, Path]:
 
 def run_all(arguments: argparse.Namespace, console: Console) -> int:
     """Run the chosen scenarios, some at a time. Exit status: 0, or 1 where one failed."""
-    scenarios = chosen(arguments.only, arguments.without)
+    scenarios = chosen(arguments.only, arguments.without, arguments.group)
     if arguments.install:
         install(scenarios, console)
     if why := obstacle():
@@ -122,11 +128,12 @@ def table(results: Sequence[Result]) -> Table:
 
 def listing() -> Table:
     """The declared scenarios, and what is missing for each."""
-    shown = Table("scenario", "label", "topology", "tool", "workload", "missing")
+    shown = Table("scenario", "group", "label", "topology", "tool", "workload", "missing")
     for scenario in SCENARIOS:
         program = PROGRAMS[scenario.program]
         missing = ", ".join(f"{need.registry}: {need.package}" for need in program.needs if not need.met())
-        shown.add_row(scenario.name, scenario.label, scenario.topology, program.tool, scenario.workload, missing)
+        told = scenario.name, scenario.group, scenario.label, scenario.topology, program.tool, scenario.workload
+        shown.add_row(*told, missing)
     return shown
 
 
@@ -153,6 +160,7 @@ def parser() -> argparse.ArgumentParser:
     default.add_argument("--out", required=True, metavar="FOLDER", help="where traces/, truth/ and logs/ go")
     default.add_argument("--only", default="", metavar="NAME,...", help="scenarios whose names begin so; default: all")
     default.add_argument("--without", default="", metavar="NAME,...", help="not the scenarios whose names begin so")
+    default.add_argument("--group", default="", choices=(*GROUPS, EVERY_GROUP), help="default: main")
     default.add_argument("--seconds", type=_seconds, default=75.0, help="time per scenario; some stretch it (75)")
     default.add_argument("--parallel", type=_parallel, default=2, help="scenarios at a time (2)")
     default.add_argument("--seed", type=int, default=0, help="another seed gives other workloads and trace names (0)")

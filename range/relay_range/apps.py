@@ -17,7 +17,7 @@ import dns.asyncquery
 import dns.exception
 import dns.message
 
-from relay_range.addresses import address_of, lan_peer, phone_address
+from relay_range.addresses import address_of, lan_peer, peer_address, phone_address
 from relay_range.agent import trusting
 from relay_range.customers import Session, Stream, ask, chat, size_of
 from relay_range.journal import Journal
@@ -26,6 +26,8 @@ from relay_range.origin import UDP_PORT, Origin, read_request, reply
 CAST_PORT: Final = 8009
 HUB_PORT: Final = 8123
 FILES_PORT: Final = 8080
+SWARM_PORT: Final = 7070
+LEAST_MESSAGE: Final = 100
 
 
 @dataclass(slots=True)
@@ -368,12 +370,66 @@ async def browse_inside(app: App) -> None:
         await app.pause(4)
 
 
+async def link_preview(app: App) -> None:
+    """A chat app that makes link previews: the server names a page, the app fetches it and sends a picture of it up."""
+    reader, writer = await app.connect("chat-previews.example")
+    writer.write(
+        b"GET /drip?every=1.5&seed=5&answer=0 HTTP/1.1\r\nHost: chat-previews.example\r\nUpgrade: range\r\n\r\n"
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    while message := await reader.read(1 << 16):
+        if len(message) < LEAST_MESSAGE:  # the server's acknowledgement of a picture
+            continue
+        size = app.size(60_000)
+        await app.get(f"news{app.chance.randint(1, 60)}.example", size)
+        writer.write(app.chance.randbytes(min(size // app.chance.randint(2, 6), 40_000)))
+        await writer.drain()
+
+
+async def peer_video(app: App) -> None:
+    """Peer-assisted video: each segment from the video's servers or from a peer, and on to the peers who ask for it."""
+    fresh = asyncio.Condition()
+    size = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            async with fresh:
+                await fresh.wait()
+            writer.write(struct.pack("!I", size) + app.chance.randbytes(size))
+            await writer.drain()
+
+    async with await asyncio.start_server(serve, "0.0.0.0", SWARM_PORT):  # noqa: S104 - inside a namespace
+        while True:
+            size = app.chance.randint(200_000, 500_000)
+            source = "video" if app.chance.random() < 0.4 else f"edge{app.chance.randint(1, 8)}"
+            await app.get(f"{source}.example", size, keep=True)
+            async with fresh:
+                fresh.notify_all()
+            await asyncio.sleep(3)
+
+
+async def peer_viewers(app: App) -> None:
+    """Elsewhere: three viewers of the same video who take segments from the phone, and now and then skip some."""
+
+    async def viewer(number: int) -> None:
+        await app.pause(6)
+        reader, writer = await asyncio.open_connection(
+            phone_address(app.subnet), SWARM_PORT, local_addr=(peer_address(number), 0)
+        )
+        while True:
+            writer.write(b"next\n")
+            await reader.readexactly(struct.unpack("!I", await reader.readexactly(4))[0])
+            await app.pause(2)
+
+    await asyncio.gather(*(viewer(n) for n in range(3)))
+
+
 APPS: Final[dict[str, Callable[[App], Awaitable[None]]]] = {
     kind.__name__.replace("_", "-"): kind
     for kind in (
         browse, advertised, video, podcast, backup, cloud_copy, photo_share, read_later, crash_reporter, messenger,
         push, mail, speed_test, call, game, screen_share, cast_receiver, iot_hub, file_server, lan_remote, lan_things,
-        lan_downloads, lan_queries, publisher, browse_inside,
+        lan_downloads, lan_queries, publisher, browse_inside, link_preview, peer_video, peer_viewers,
     )
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from relay_range.addresses import address_of
@@ -178,8 +178,40 @@ async def absolute(stream: Stream, session: Session) -> None:
     await ask(stream, session, f"http://{session.host}/bytes/{size_of(session.chance, 20_000, 1.1)}")
 
 
-_ACTS: Final = {"scrape": scrape, "video": video, "upload": upload, "slow": chat}
-_EVERY_S: Final = {"scrape": 1 / 1.6, "video": 12.0, "upload": 4.0, "slow": 6.0, "mixed": 1.5, "low-and-slow": 1.0}
+async def heavy(stream: Stream, session: Session) -> None:
+    """Objects of heavy-tailed size: most sessions are small, a few carry nearly all the bytes."""
+    for _ in range(session.chance.choice((1, 1, 2))):
+        size = min(int(3_000 * session.chance.paretovariate(0.9)), 6 << 20)
+        await ask(stream, session, f"/bytes/{size}")
+        await asyncio.sleep(session.chance.expovariate(1.0))
+
+
+async def kept(stream: Stream, session: Session) -> None:
+    """A connection kept open over pauses, with now and then a request on it."""
+    for _ in range(session.chance.randint(2, 6)):
+        await ask(stream, session, f"/bytes/{size_of(session.chance, 25_000, 1.0)}")
+        await asyncio.sleep(session.chance.uniform(1.0, 9.0))
+
+
+async def hop(stream: Stream, session: Session) -> None:
+    """Several sites over one connection to an HTTP proxy, one after the other."""
+    for _ in range(session.chance.randint(2, 7)):
+        elsewhere = replace(session, host=f"site{session.chance.randint(1, 60)}.example")
+        await absolute(stream, elsewhere)
+        await asyncio.sleep(session.chance.expovariate(1.0))
+
+
+_ACTS: Final = {
+    "scrape": scrape, "video": video, "upload": upload, "slow": chat, "heavy": heavy, "kept": kept, "hop": hop,
+}  # fmt: skip
+_EVERY_S: Final = {
+    "scrape": 1 / 1.6, "video": 12.0, "upload": 4.0, "slow": 6.0, "mixed": 1.5, "low-and-slow": 1.0,
+    "heavy": 1.2, "kept": 3.0, "hop": 2.5, "varied": 1.2,
+}  # fmt: skip
+_MIXES: Final = {
+    "mixed": ("scrape", "scrape", "scrape", "scrape", "upload", "slow", "video"),
+    "varied": ("scrape", "heavy", "heavy", "kept", "kept", "upload", "slow"),
+}
 
 
 def plan(workload: str, seconds: float, seed: int, active: list[tuple[float, float]]) -> list[tuple[float, str]]:
@@ -190,8 +222,7 @@ def plan(workload: str, seconds: float, seed: int, active: list[tuple[float, flo
         return [(start, "scrape") for start in starts]
     found, at = [], 0.0
     while (at := at + chance.expovariate(1 / _EVERY_S[workload])) < seconds:
-        kinds = ("scrape", "scrape", "scrape", "scrape", "upload", "slow", "video")
-        kind = chance.choice(kinds) if workload == "mixed" else workload
+        kind = chance.choice(_MIXES[workload]) if workload in _MIXES else workload
         if not active or any(start <= at <= end for start, end in active):
             found.append((at, kind))
     return found
@@ -208,7 +239,7 @@ async def work(customers: Customers, told: dict[str, Any]) -> None:
         plain = customers.protocol == "http" or chance.random() < customers.plain_share
         host = told["target"] or f"site{hosts.randint(1, 60)}.example"
         session = Session(f"c:{number}", host, told["port"] or (80 if plain else 443), chance)
-        act = absolute if customers.protocol == "http" else _ACTS[kind]
+        act = absolute if customers.protocol == "http" and kind != "hop" else _ACTS[kind]
         tasks.append(asyncio.ensure_future(customers.visit(session, act)))
     left = begin + told["seconds"] - asyncio.get_running_loop().time()
     if tasks:

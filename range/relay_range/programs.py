@@ -2,164 +2,34 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Final
+from dataclasses import asdict, replace
+from typing import Final
 
 from relay_range import apps, gateway
-from relay_range.addresses import (
-    CUSTOMERS,
-    GATEWAYS,
-    INTERNET,
-    LAN,
-    PHONE,
-    address_of,
-    customer_address,
-    lan_peer,
-    peer_address,
-    phone_address,
-)  # fmt: skip
-from relay_range.scenarios import Scenario
+from relay_range.addresses import CUSTOMERS, GATEWAYS, INTERNET, LAN, PHONE, address_of, lan_peer, peer_address
+from relay_range.casting import (
+    GATEWAY,
+    HOME,
+    Cast,
+    Entry,
+    Launch,
+    Need,
+    Program,
+    Stage,
+    accepting,
+    apt,
+    chromium,
+    hls_files,
+    over_ssh,
+    sources_of,
+    torrent,
+)
+from relay_range.holdout import HOLDOUT
 from relay_range.truth import Relay
-
-HOME: Final = Path(os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache"))) / "relay-range"
-"""Where packages of PyPI and npm are installed, apart from everything else on the machine."""
-GATEWAY: Final = "198.19.192.1"
-
-
-@dataclass(frozen=True, slots=True)
-class Need:
-    """One package. probe: the program or module that shows that it is there."""
-
-    registry: str
-    package: str
-    probe: str
-
-    def met(self) -> bool:
-        """Whether it is installed."""
-        if self.registry == "apt":
-            return shutil.which(self.probe, path=f"{os.environ['PATH']}:/usr/sbin:/sbin") is not None
-        if self.registry == "npm":
-            return (HOME / "npm/node_modules/.bin" / self.probe).exists()
-        return (HOME / "pip" / self.probe).exists() or importlib.util.find_spec(self.probe) is not None
-
-    def install(self) -> None:
-        """Install it; raises CalledProcessError."""
-        commands = {
-            "apt": ["apt-get", "install", "-y", "--no-install-recommends", self.package],
-            "pip": [sys.executable, "-m", "pip", "install", "-q", "--target", str(HOME / "pip"), self.package],
-            "npm": ["npm", "install", "--silent", "--prefix", str(HOME / "npm"), self.package],
-        }
-        HOME.mkdir(parents=True, exist_ok=True)
-        # RUNLEVEL=1 keeps Debian's maintainer scripts from starting a service outside of the namespaces.
-        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-        subprocess.run(commands[self.registry], check=True, env=quiet)
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """One process. port: it is ready when this TCP port listens; file: or when this file is there."""
-
-    space: str
-    argv: tuple[str, ...]
-    port: int = 0
-    file: Path | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """Where and how customers come in. space: where they are."""
-
-    protocol: str
-    address: str
-    port: int
-    space: str = CUSTOMERS
-    target: str = ""
-    target_port: int = 0
-    sources: tuple[str, ...] = ()
-
-
-@dataclass(slots=True)
-class Stage:
-    """What a program may use of its scenario."""
-
-    scenario: Scenario
-    folder: Path
-    subnet: int
-    seed: int
-    seconds: float
-    certificate: Path
-    key: Path
-    peers: int = 0
-
-    @property
-    def phone(self) -> str:
-        """The phone's address."""
-        return phone_address(self.subnet)
-
-    def script(self, module: str, told: dict[str, Any]) -> tuple[str, ...]:
-        """The command line of one of the range's own scripts."""
-        return (sys.executable, "-m", f"relay_range.{module}", json.dumps(told))
-
-    def journal(self, name: str) -> str:
-        """A file for one process's journal."""
-        return str(self.folder / f"{name}.journal")
-
-    def config(self, name: str, content: str) -> str:
-        """Write a configuration file; its path."""
-        path = self.folder / name
-        path.write_text(content, encoding="utf-8")
-        return str(path)
-
-    def app(self, kind: str, space: str = PHONE) -> Launch:
-        """One of the scripted apps."""
-        told = {"kind": kind, "seed": self.seed, "seconds": self.seconds, "subnet": self.subnet}
-        return Launch(space, self.script("apps", told))
-
-
-@dataclass(slots=True)
-class Cast:
-    """Everything that one scenario starts, in order, beside the internet."""
-
-    launches: list[Launch] = field(default_factory=list)
-    relay: Relay = field(default_factory=lambda: Relay(none=True))
-    entry: Entry | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A program of the table. tool: as the label names it."""
-
-    tool: str
-    build: Callable[[Stage], Cast]
-    needs: tuple[Need, ...] = ()
-
-
-def _apt(package: str, probe: str = "") -> Need:
-    return Need("apt", package, probe or package)
-
-
-def _customers(stage: Stage) -> tuple[str, ...]:
-    return tuple(customer_address(stage.seed % 97 + n) for n in range(6))
-
-
-def _accepting(argv: Callable[[Stage], Sequence[str]], port: int, protocol: str) -> Callable[[Stage], Cast]:
-    """A proxy that listens on the phone."""
-
-    def build(stage: Stage) -> Cast:
-        relay = Relay(frozenset({port}), mixed=bool(stage.scenario.evasion.own_traffic))
-        entry = Entry(protocol, stage.phone, port, sources=_customers(stage))
-        return Cast([Launch(PHONE, tuple(argv(stage)), port)], relay, entry)
-
-    return build
 
 
 def _from_lan(build: Callable[[Stage], Cast]) -> Callable[[Stage], Cast]:
@@ -224,12 +94,12 @@ def _npm_proxy(_: Stage) -> Sequence[str]:
 def _socat(stage: Stage) -> Cast:
     host = f"site{stage.seed % 50}.example"
     argv = "socat", "TCP-LISTEN:8443,fork,reuseaddr", f"TCP:{host}:443"
-    entry = Entry("forward", stage.phone, 8443, target=host, target_port=443, sources=_customers(stage))
+    entry = Entry("forward", stage.phone, 8443, target=host, target_port=443, sources=sources_of(stage))
     return Cast([Launch(PHONE, argv, 8443)], Relay(frozenset({8443})), entry)
 
 
 def _dante_udp(stage: Stage) -> Cast:
-    cast = _accepting(_dante, 1080, "udp")(stage)
+    cast = accepting(_dante, 1080, "udp")(stage)
     # The association's own port is chosen by the server; `udp` stands for any inbound datagram flow.
     cast.relay = Relay(frozenset({1080}), any_udp=True)
     return cast
@@ -240,50 +110,24 @@ def _shadowsocks(stage: Stage) -> Cast:
     server = "ss-server", "-s", "0.0.0.0", "-p", "8388", *shared  # noqa: S104 - inside a namespace
     local = "ss-local", "-s", stage.phone, "-p", "8388", "-b", "198.19.1.1", "-l", "1080", *shared
     launches = [Launch(PHONE, server, 8388), Launch(CUSTOMERS, local, 1080)]
-    return Cast(launches, Relay(frozenset({8388})), Entry("socks5", "198.19.1.1", 1080, sources=_customers(stage)))
-
-
-def _ssh(stage: Stage, forwarding: str, before: Sequence[Launch] = ()) -> Cast:
-    key, host_key = stage.folder / "user_key", stage.folder / "host_key"
-    for path in (key, host_key):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    Path("/run/sshd").mkdir(exist_ok=True)
-    lines = (
-        "Port 22", f"HostKey {host_key}", f"AuthorizedKeysFile {key}.pub", "StrictModes no", "UsePAM no",
-        "PermitRootLogin yes", "GatewayPorts yes", f"PidFile {stage.folder}/sshd.pid", "MaxSessions 100",
-    )  # fmt: skip
-    sshd = shutil.which("sshd", path="/usr/sbin:/usr/bin") or "sshd"
-    server = Launch(GATEWAYS, (sshd, "-D", "-e", "-f", stage.config("sshd_config", "\n".join(lines) + "\n")), 22)
-    told = (
-        "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "ServerAliveInterval=30",
-        "-o", "ExitOnForwardFailure=yes", "-i", str(key), "-R", forwarding,
-    )  # fmt: skip
-    client = Launch(PHONE, ("ssh", "-N", *told, f"root@vps{stage.seed % 9}.gw.test"))
-    relay = Relay(reverse=True, mixed=bool(stage.scenario.evasion.own_traffic))
-    entry = Entry("socks5", GATEWAY, 1080, sources=_customers(stage))
-    return Cast([server, *before, client, _listening(GATEWAYS, 1080)], relay, entry)
-
-
-def _listening(space: str, port: int) -> Launch:
-    """Nothing of its own: waits until somebody else's port listens."""
-    return Launch(space, (), port)
+    return Cast(launches, Relay(frozenset({8388})), Entry("socks5", "198.19.1.1", 1080, sources=sources_of(stage)))
 
 
 def _ssh_dynamic(stage: Stage) -> Cast:
-    return _ssh(stage, "0.0.0.0:1080")
+    return over_ssh(stage, "0.0.0.0:1080")
 
 
 def _ssh_microsocks(stage: Stage) -> Cast:
     local = Launch(PHONE, ("microsocks", "-i", "127.0.0.1", "-p", "1081"), 1081)
-    return _ssh(stage, "0.0.0.0:1080:127.0.0.1:1081", [local])
+    return over_ssh(stage, "0.0.0.0:1080:127.0.0.1:1081", [local])
 
 
 def _ssh_own_page(stage: Stage) -> Cast:
     """The owner shows the app's own page through a reverse tunnel: a tunnel, visitors, and nobody relayed."""
     page = replace(stage.app("file-server"), port=apps.FILES_PORT)
-    cast = _ssh(stage, "0.0.0.0:1080:127.0.0.1:8080", [page])
+    cast = over_ssh(stage, "0.0.0.0:1080:127.0.0.1:8080", [page])
     cast.relay = Relay(none=True)
-    cast.entry = Entry("forward", GATEWAY, 1080, target="mypage.example", target_port=80, sources=_customers(stage))
+    cast.entry = Entry("forward", GATEWAY, 1080, target="mypage.example", target_port=80, sources=sources_of(stage))
     return cast
 
 
@@ -297,7 +141,7 @@ def _agent_lan(stage: Stage) -> Cast:
     }  # fmt: skip
     cast.launches.insert(0, Launch(LAN, stage.script("origin", told), file=ready))
     target = lan_peer(stage.subnet, 9)
-    cast.entry = Entry("socks5", GATEWAY, 1080, target=target, target_port=80, sources=_customers(stage))
+    cast.entry = Entry("socks5", GATEWAY, 1080, target=target, target_port=80, sources=sources_of(stage))
     return cast
 
 
@@ -308,7 +152,7 @@ def _pproxy_backward(stage: Stage) -> Cast:
     # pproxy 2.7.9 ends at once where it has backward links alone; the second listener, on loopback, keeps it running.
     agent = Launch(PHONE, (*python, "-l", f"socks5+in://{name}:8081", "-l", "socks5://127.0.0.1:1999"))
     relay = Relay(reverse=True, mixed=bool(stage.scenario.evasion.own_traffic))
-    return Cast([server, agent], relay, Entry("socks5", GATEWAY, 1080, sources=_customers(stage)))
+    return Cast([server, agent], relay, Entry("socks5", GATEWAY, 1080, sources=sources_of(stage)))
 
 
 def _agent(mode: str, carrier: str, framing: str) -> Callable[[Stage], Cast]:
@@ -325,7 +169,7 @@ def _agent(mode: str, carrier: str, framing: str) -> Callable[[Stage], Cast]:
         }  # fmt: skip
         server = Launch(GATEWAYS, stage.script("gateway", told), file=stage.folder / "gateway.ready")
         relay = Relay(reverse=True, mixed=bool(evasion.own_traffic))
-        entry = Entry("socks5", GATEWAY, gateway.SOCKS_PORT, sources=_customers(stage))
+        entry = Entry("socks5", GATEWAY, gateway.SOCKS_PORT, sources=sources_of(stage))
         return Cast([server, Launch(PHONE, stage.script("agent", told))], relay, entry)
 
     return build
@@ -337,12 +181,7 @@ def _app(kind: str, *others: tuple[str, str]) -> Callable[[Stage], Cast]:
 
 
 def _chromium(stage: Stage) -> Cast:
-    options = (
-        "--headless=new", "--no-sandbox", "--disable-gpu", "--ignore-certificate-errors", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-extensions",
-        "--disable-dev-shm-usage", f"--user-data-dir={stage.folder}/chromium", "--remote-debugging-port=0",
-    )  # fmt: skip
-    return Cast([Launch(PHONE, ("chromium", *options, f"https://site1.example/front?n={stage.seed % 1000}"))])
+    return Cast([chromium(stage)])
 
 
 def _mosquitto(stage: Stage) -> Cast:
@@ -353,27 +192,14 @@ def _mosquitto(stage: Stage) -> Cast:
 
 
 def _ffmpeg_hls(stage: Stage) -> Cast:
-    files = stage.folder / "files"
-    source = f"testsrc2=size=640x360:rate=15:duration={int(stage.seconds) + 10}"
-    make = "ffmpeg", "-v", "error", "-f", "lavfi", "-i", source, "-c:v", "mpeg2video", "-b:v", "1500k"
-    cut = "-f", "hls", "-hls_time", "4", "-hls_list_size", "0", str(files / "live.m3u8")
-    subprocess.run([*make, *cut], check=True, stdin=subprocess.DEVNULL)
-    play = "ffmpeg", "-nostdin", "-v", "error", "-re", "-i", "https://video.example/files/live.m3u8"
+    play = "ffmpeg", "-nostdin", "-v", "error", "-re", "-i", hls_files(stage)
     return Cast([Launch(PHONE, (*play, "-c", "copy", "-f", "null", "-"))])
 
 
 def _aria2(stage: Stage) -> Cast:
     """Seeds and downloads one torrent with six peers of the same program; the tracker is the origin's."""
     stage.peers = 6
-    content, piece = stage.folder / "shared" / "film.bin", 1 << 18
-    content.parent.mkdir()
-    content.write_bytes(os.urandom(48 << 20))
-    data = content.read_bytes()
-    hashes = b"".join(hashlib.sha1(data[at : at + piece]).digest() for at in range(0, len(data), piece))  # noqa: S324
-    info = b"d6:lengthi%de4:name8:film.bin12:piece lengthi%de6:pieces%d:%se" % (len(data), piece, len(hashes), hashes)
-    announce = b"http://tracker.example/announce"
-    torrent = stage.folder / "film.torrent"
-    torrent.write_bytes(b"d8:announce%d:%s4:info%se" % (len(announce), announce, info))
+    content, film = torrent(stage)
     shared = (
         "aria2c", "--enable-dht=false", "--bt-enable-lpd=false", "--enable-peer-exchange=true", "--seed-time=60",
         "--listen-port=6881", "--file-allocation=none", "--quiet", "--no-conf", "--bt-max-peers=20",
@@ -387,10 +213,10 @@ def _aria2(stage: Stage) -> Cast:
             os.link(content, folder / "film.bin")
         pace = "--max-overall-upload-limit=300K", "--max-overall-download-limit=300K"
         where = f"--interface={peer_address(number)}", f"--dir={folder}", f"--check-integrity={str(seeds).lower()}"
-        launches.append(Launch(CUSTOMERS, (*shared, *pace, *where, str(torrent))))
+        launches.append(Launch(CUSTOMERS, (*shared, *pace, *where, str(film))))
     mine = stage.folder / "mine"
     mine.mkdir()
-    launches.append(Launch(PHONE, (*shared, "--max-overall-upload-limit=200K", f"--dir={mine}", str(torrent))))
+    launches.append(Launch(PHONE, (*shared, "--max-overall-upload-limit=200K", f"--dir={mine}", str(film))))
     return Cast(launches)
 
 
@@ -462,29 +288,29 @@ def _dnsmasq(stage: Stage) -> Cast:
     return Cast([server, stage.app("lan-queries", LAN)], Relay(frozenset({53})))
 
 
-_SOCKS: Final = _accepting(_microsocks, 1080, "socks5")
-_TINYPROXY: Final = _accepting(_tinyproxy, 8888, "connect")
-_SSH_NEEDS: Final = _apt("openssh-server", "sshd"), _apt("openssh-client", "ssh")
+_SOCKS: Final = accepting(_microsocks, 1080, "socks5")
+_TINYPROXY: Final = accepting(_tinyproxy, 8888, "connect")
+_SSH_NEEDS: Final = apt("openssh-server", "sshd"), apt("openssh-client", "ssh")
 _WEBSOCKETS: Final = Need("pip", "websockets", "websockets")
 _PPROXY: Final = Need("pip", "pproxy", "pproxy")
 
 PROGRAMS: Final[dict[str, Program]] = {
-    "microsocks": Program("microsocks", _SOCKS, (_apt("microsocks"),)),
-    "microsocks-lan": Program("microsocks (own machines)", _from_lan(_SOCKS), (_apt("microsocks"),)),
-    "dante": Program("Dante danted", _accepting(_dante, 1080, "socks5"), (_apt("dante-server", "danted"),)),
-    "dante-udp": Program("Dante danted, UDP ASSOCIATE", _dante_udp, (_apt("dante-server", "danted"),)),
-    "tinyproxy": Program("tinyproxy", _TINYPROXY, (_apt("tinyproxy"),)),
-    "tinyproxy-plain": Program("tinyproxy", _accepting(_tinyproxy, 8888, "http"), (_apt("tinyproxy"),)),
-    "tinyproxy-lan": Program("tinyproxy (own machines)", _from_lan(_TINYPROXY), (_apt("tinyproxy"),)),
-    "squid": Program("squid", _accepting(_squid, 3128, "connect"), (_apt("squid"),)),
-    "privoxy": Program("privoxy", _accepting(_privoxy, 8118, "connect"), (_apt("privoxy"),)),
-    "proxy.py": Program("proxy.py", _accepting(_proxy_py, 8899, "connect"), (Need("pip", "proxy.py", "proxy"),)),
-    "pproxy": Program("pproxy", _accepting(_pproxy, 1080, "socks5"), (_PPROXY,)),
-    "npm-proxy": Program("npm proxy", _accepting(_npm_proxy, 3128, "connect"), (Need("npm", "proxy", "proxy"),)),
-    "shadowsocks": Program("shadowsocks-libev ss-server", _shadowsocks, (_apt("shadowsocks-libev", "ss-server"),)),
-    "socat": Program("socat", _socat, (_apt("socat"),)),
+    "microsocks": Program("microsocks", _SOCKS, (apt("microsocks"),)),
+    "microsocks-lan": Program("microsocks (own machines)", _from_lan(_SOCKS), (apt("microsocks"),)),
+    "dante": Program("Dante danted", accepting(_dante, 1080, "socks5"), (apt("dante-server", "danted"),)),
+    "dante-udp": Program("Dante danted, UDP ASSOCIATE", _dante_udp, (apt("dante-server", "danted"),)),
+    "tinyproxy": Program("tinyproxy", _TINYPROXY, (apt("tinyproxy"),)),
+    "tinyproxy-plain": Program("tinyproxy", accepting(_tinyproxy, 8888, "http"), (apt("tinyproxy"),)),
+    "tinyproxy-lan": Program("tinyproxy (own machines)", _from_lan(_TINYPROXY), (apt("tinyproxy"),)),
+    "squid": Program("squid", accepting(_squid, 3128, "connect"), (apt("squid"),)),
+    "privoxy": Program("privoxy", accepting(_privoxy, 8118, "connect"), (apt("privoxy"),)),
+    "proxy.py": Program("proxy.py", accepting(_proxy_py, 8899, "connect"), (Need("pip", "proxy.py", "proxy"),)),
+    "pproxy": Program("pproxy", accepting(_pproxy, 1080, "socks5"), (_PPROXY,)),
+    "npm-proxy": Program("npm proxy", accepting(_npm_proxy, 3128, "connect"), (Need("npm", "proxy", "proxy"),)),
+    "shadowsocks": Program("shadowsocks-libev ss-server", _shadowsocks, (apt("shadowsocks-libev", "ss-server"),)),
+    "socat": Program("socat", _socat, (apt("socat"),)),
     "ssh-dynamic": Program("OpenSSH ssh -R dynamic", _ssh_dynamic, _SSH_NEEDS),
-    "ssh-microsocks": Program("OpenSSH ssh -R to microsocks", _ssh_microsocks, (*_SSH_NEEDS, _apt("microsocks"))),
+    "ssh-microsocks": Program("OpenSSH ssh -R to microsocks", _ssh_microsocks, (*_SSH_NEEDS, apt("microsocks"))),
     "ssh-own-page": Program("OpenSSH ssh -R to the app's own page", _ssh_own_page, _SSH_NEEDS),
     "pproxy-backward": Program("pproxy backward", _pproxy_backward, (_PPROXY,)),
     "agent-binary": Program("range agent, binary frames over TLS", _agent("multiplex", "tls", "binary")),
@@ -496,16 +322,17 @@ PROGRAMS: Final[dict[str, Program]] = {
     "back-connect": Program(
         "range agent, two tiers, a connection per session", _agent("back-connect", "tcp", "binary")
     ),
-    "chromium": Program("chromium headless", _chromium, (_apt("chromium"),)),
-    "mosquitto": Program("mosquitto_sub", _mosquitto, (_apt("mosquitto"), _apt("mosquitto-clients", "mosquitto_sub"))),
-    "ffmpeg-hls": Program("ffmpeg HLS", _ffmpeg_hls, (_apt("ffmpeg"),)),
-    "aria2": Program("aria2 BitTorrent", _aria2, (_apt("aria2", "aria2c"),)),
-    "rsync": Program("rsync", _rsync, (_apt("rsync"),)),
-    "rclone": Program("rclone copy, WebDAV to WebDAV", _rclone, (_apt("rclone"),)),
-    "openvpn": Program("OpenVPN client", _openvpn, (_apt("openvpn"),)),
-    "dnsmasq": Program("dnsmasq for the LAN", _dnsmasq, (_apt("dnsmasq-base", "dnsmasq"),)),
+    "chromium": Program("chromium headless", _chromium, (apt("chromium"),)),
+    "mosquitto": Program("mosquitto_sub", _mosquitto, (apt("mosquitto"), apt("mosquitto-clients", "mosquitto_sub"))),
+    "ffmpeg-hls": Program("ffmpeg HLS", _ffmpeg_hls, (apt("ffmpeg"),)),
+    "aria2": Program("aria2 BitTorrent", _aria2, (apt("aria2", "aria2c"),)),
+    "rsync": Program("rsync", _rsync, (apt("rsync"),)),
+    "rclone": Program("rclone copy, WebDAV to WebDAV", _rclone, (apt("rclone"),)),
+    "openvpn": Program("OpenVPN client", _openvpn, (apt("openvpn"),)),
+    "dnsmasq": Program("dnsmasq for the LAN", _dnsmasq, (apt("dnsmasq-base", "dnsmasq"),)),
     "file-server": Program("range script: file server", _app("file-server", ("lan-downloads", LAN))),
     "cast": Program("range script: cast receiver", _app("cast-receiver", ("lan-remote", LAN))),
     "iot-hub": Program("range script: home hub", _app("iot-hub", ("lan-things", LAN))),
+    **HOLDOUT,
     **{f"app-{kind}": Program(f"range script: {kind}", _app(kind)) for kind in apps.APPS},
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from relay_range.evasion import Evasion
@@ -14,6 +14,9 @@ ACCEPTED: Final = "accepted"
 TUNNEL: Final = "tunnel"
 BACK_CONNECT: Final = "back_connect"
 NONE: Final = ""
+MAIN: Final = "main"
+HOLDOUT: Final = "holdout"
+GROUPS: Final = (MAIN, HOLDOUT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,7 @@ class Scenario:
 
     topology: how client sessions reach the phone. program: a name of programs.PROGRAMS. workload: of customers.plan.
     context: the scripted one (bg, off, fg, fgidle, mix). network: the phone's radio. stretch: times the usual duration.
+    group: main, or holdout for programs that no detector is ever fitted to.
     """
 
     name: str
@@ -33,6 +37,7 @@ class Scenario:
     context: str = "bg"
     network: str = "wifi"
     stretch: float = 1.0
+    group: str = MAIN
 
     @property
     def family(self) -> str:
@@ -165,7 +170,59 @@ _ORDINARY: Final = [
     Scenario("tether-tinyproxy", SANCTIONED, ACCEPTED, "tinyproxy-lan", "scrape", context="bg"),
     Scenario("tether-microsocks", SANCTIONED, ACCEPTED, "microsocks-lan", "mixed", context="mix", network="lte"),
 ]
-SCENARIOS: Final[tuple[Scenario, ...]] = (*_LISTENERS, *_REVERSE, *_EVADING, *_ORDINARY)
+
+
+def _held(name: str, topology: str, program: str, workload: str, **more: object) -> Scenario:
+    return _relay(f"holdout-{name}", topology, program, workload, group=HOLDOUT, **more)
+
+
+def _held_ordinary(name: str, program: str, context: str = "bg", network: str = "wifi") -> Scenario:
+    return replace(_benign(f"holdout-{name}", program, context, network), group=HOLDOUT)
+
+
+_HELD_RELAYS: Final = [
+    _held("ncat-varied", ACCEPTED, "ncat", "varied"),
+    _held("proxy-chain-hop", ACCEPTED, "proxy-chain", "hop", network="5g"),
+    _held("mitmproxy-scrape", ACCEPTED, "mitmproxy", "scrape"),
+    _held("stunnel-socks-varied", ACCEPTED, "stunnel", "varied", network="lte", context="mix"),
+    _held("haproxy-heavy", ACCEPTED, "haproxy", "heavy", network="5g"),
+    _held("trojan-varied", ACCEPTED, "trojan", "varied"),
+    _held("v2ray-mux-varied", ACCEPTED, "v2ray-mux", "varied", network="5g"),
+    _held("v2ray-udp-game", ACCEPTED, "v2ray-udp", "udp"),
+    _held("v2ray-reverse-scrape", TUNNEL, "v2ray-reverse", "scrape"),
+    _held("httptunnel-mixed", TUNNEL, "httptunnel", "mixed", network="lte"),
+    _held("kcptun-varied", TUNNEL, "kcptun", "varied", network="5g"),
+    _held("iodine-few", TUNNEL, "iodine", "low-and-slow", stretch=2),
+    _held("wireguard-mixed", TUNNEL, "wireguard", "mixed", network="lte"),
+    _held("asyncssh-varied", TUNNEL, "asyncssh", "varied", context="fgidle"),
+    _held("quic-mixed", TUNNEL, "quic", "mixed", network="5g"),
+    _held("http2-heavy", TUNNEL, "http2", "heavy"),
+    _held("rotating-varied", TUNNEL, "rotating", "varied", network="lte"),
+    _held("websessions-varied", BACK_CONNECT, "websessions", "varied"),
+    _held("trojan-video-http2", TUNNEL, "http2", "scrape", evasion=Evasion(own_traffic="video"), context="fgidle"),
+    _held("trojan-browser-quic", TUNNEL, "quic-browser", "scrape", context="fg", network="5g"),
+    _held("trojan-bittorrent-ncat", ACCEPTED, "ncat-bittorrent", "scrape"),
+]
+_HELD_ORDINARY: Final = [
+    _held_ordinary("syncthing", "syncthing"),
+    _held_ordinary("transmission", "transmission", network="5g"),
+    _held_ordinary("restic-backup", "restic", "off"),
+    _held_ordinary("mosquitto-bridge", "mosquitto-bridge"),
+    _held_ordinary("unison-sync", "unison", network="5g"),
+    _held_ordinary("git-mirror", "git-mirror"),
+    _held_ordinary("newsboat-feeds", "newsboat", network="lte"),
+    _held_ordinary("wget-offline-reader", "wget"),
+    _held_ordinary("proxied-browser", "proxied-browser", "fg", "5g"),
+    _held_ordinary("live-broadcast", "broadcast", "fgidle"),
+    _held_ordinary("restream-transcoded", "restream", "fgidle", "5g"),
+    _held_ordinary("compressing-cloud-copy", "compressing-copy"),
+    _held_ordinary("turn-call", "turn-call", "fg", "lte"),
+    _held_ordinary("link-preview", "app-link-preview", "bg", "5g"),
+    _held_ordinary("peer-assisted-video", "peer-video", "fgidle"),
+]
+SCENARIOS: Final[tuple[Scenario, ...]] = (
+    *_LISTENERS, *_REVERSE, *_EVADING, *_ORDINARY, *_HELD_RELAYS, *_HELD_ORDINARY,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,8 +21,9 @@ from typing import Any, Final
 
 from relay_range import journal, trace, truth
 from relay_range.addresses import INTERNET, PHONE
+from relay_range.casting import HOME, Cast, Launch, Stage
 from relay_range.evasion import Evasion
-from relay_range.programs import HOME, PROGRAMS, Cast, Launch, Stage
+from relay_range.programs import PROGRAMS
 from relay_range.scenarios import NETWORKS, SCENARIOS, Scenario, context
 from relay_range.spaces import RangeError, Spaces
 
@@ -317,7 +318,7 @@ def _write(job: Job, stage: Stage, cast: Cast, window: Window) -> Result:
     if frame.is_empty():
         return Result(job, note=f"failed: the phone sent nothing: see {job.out / 'logs' / job.trace}")
     flows = frame.to_dicts()
-    declared = _declared(job, stage, window)
+    declared = _declared(job, stage, cast, window)
     label = truth.document(declared, cast.relay, flows, journal.events(stage.folder))
     row = truth.index_row(label, flows)
     with _INDEX:
@@ -329,7 +330,7 @@ def _write(job: Job, stage: Stage, cast: Cast, window: Window) -> Result:
 _INDEX: Final = threading.Lock()
 
 
-def _declared(job: Job, stage: Stage, window: Window) -> dict[str, Any]:
+def _declared(job: Job, stage: Stage, cast: Cast, window: Window) -> dict[str, Any]:
     scenario, plain = job.scenario, asdict(Evasion())
     return {
         "trace": job.trace,
@@ -337,9 +338,10 @@ def _declared(job: Job, stage: Stage, window: Window) -> dict[str, Any]:
         "tool": PROGRAMS[scenario.program].tool,
         "scenario": scenario.name,
         "family": scenario.family,
+        "group": scenario.group,
         "topology": scenario.topology,
         "evasion": {name: value for name, value in asdict(scenario.evasion).items() if value != plain[name]},
-        "mixed_with_own_traffic": bool(scenario.evasion.own_traffic),
+        "mixed_with_own_traffic": cast.relay.mixed,
         "duration_s": round(window.end - window.begin, 1),
         "context_kind": scenario.context,
         "network": scenario.network,

@@ -22,7 +22,7 @@ STATEMENT: Final = (
 )
 INDEX: Final = (
     "trace", "scenario", "label", "tool", "topology", "evasion", "dur", "flows", "in", "out", "remotes", "tx_kB",
-    "rx_kB", "pairs", "cov", "cons_dn", "cons_up", "req_ok", "req_bad",
+    "rx_kB", "pairs", "cov", "cons_dn", "cons_up", "req_ok", "req_bad", "group",
 )  # fmt: skip
 Flow = Mapping[str, Any]
 Key = tuple[str, int, str, int]
@@ -202,6 +202,7 @@ def index_row(truth: Mapping[str, Any], flows: Sequence[Flow]) -> dict[str, Any]
         "cons_up": ratios[1],
         "req_ok": truth["customer_requests"]["ok"],
         "req_bad": truth["customer_requests"]["failed"],
+        "group": truth["group"],
     }
 
 

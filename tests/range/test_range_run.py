@@ -53,7 +53,8 @@ def rows(folder):
 
 def test_the_relays_sessions_are_paired_by_what_gateway_and_origin_wrote_down(data, truths):
     truth = truths["agent-binary-scrape"]
-    assert (truth["label"], truth["topology"]) == ("relay", "tunnel")
+    assert (truth["label"], truth["topology"], truth["group"]) == ("relay", "tunnel", "main")
+    assert truth["mixed_with_own_traffic"] is False
     assert truth["pairs"]
     assert {pair["source"] for pair in truth["pairs"]} == {"gateway-log+origin-log"}
     flows = {row["flow_id"]: row for row in rows(data / "traces" / truth["trace"])}

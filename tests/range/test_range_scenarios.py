@@ -13,6 +13,8 @@ from relay_range.scenarios import (
     ACCEPTED,
     BACK_CONNECT,
     BENIGN,
+    HOLDOUT,
+    MAIN,
     NETWORKS,
     NONE,
     RELAY,
@@ -37,6 +39,22 @@ def test_relays_of_ten_programs_over_three_topologies_and_ordinary_apps_of_twelv
     assert {scenario.topology for scenario in relays} == {ACCEPTED, TUNNEL, BACK_CONNECT}
     assert len({scenario.program for scenario in relays}) >= 10
     assert len({scenario.program for scenario in SCENARIOS if scenario.label == BENIGN}) >= 12
+
+
+def test_the_hold_out_has_ten_relays_and_twelve_ordinary_apps_of_programs_that_are_nowhere_else():
+    held = [scenario for scenario in SCENARIOS if scenario.group == HOLDOUT]
+    assert {scenario.name.partition("-")[0] for scenario in held} == {"holdout"}
+    assert not {one.program for one in held} & {one.program for one in SCENARIOS if one.group == MAIN}
+    relays = [scenario for scenario in held if scenario.label == RELAY]
+    assert {scenario.topology for scenario in relays} == {ACCEPTED, TUNNEL, BACK_CONNECT}
+    assert len({scenario.family for scenario in relays}) >= 10
+    assert len({scenario.family for scenario in held if scenario.label == BENIGN}) >= 12
+
+
+def test_the_hold_out_runs_only_when_it_is_asked_for():
+    assert {scenario.group for scenario in chosen("")} == {MAIN}
+    assert {scenario.group for scenario in chosen("", group=HOLDOUT)} == {HOLDOUT}
+    assert set(chosen("", group="all")) == set(SCENARIOS)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +82,9 @@ def test_delays_are_the_same_both_ways_and_depend_on_the_networks_alone():
     assert 0.004 <= there <= 0.06
 
 
-@pytest.mark.parametrize("workload", ["scrape", "video", "upload", "slow", "mixed", "low-and-slow"])
+@pytest.mark.parametrize(
+    "workload", ["scrape", "video", "upload", "slow", "mixed", "low-and-slow", "heavy", "kept", "hop", "varied"]
+)
 def test_the_same_seed_plans_the_same_sessions_within_the_time(workload):
     planned = plan(workload, 300, 5, [])
     assert planned == plan(workload, 300, 5, [])
@@ -83,6 +103,7 @@ def test_a_relay_that_works_while_the_user_is_active_has_no_session_outside():
 
 def test_scenarios_are_chosen_by_the_beginning_of_their_names():
     assert {one.name for one in chosen("ssh-dynamic-video,cast")} == {"ssh-dynamic-video", "cast-receiver"}
+    assert {one.name for one in chosen("holdout-syncthing")} == {"holdout-syncthing"}
     assert not any(one.name.startswith("evade") for one in chosen("", "evade"))
     with pytest.raises(RangeError, match="no scenario is named nothing-such"):
         chosen("nothing-such")

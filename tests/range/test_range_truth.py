@@ -8,7 +8,7 @@ from relay_range.truth import Relay, document, index_row, write
 PHONE, GATEWAY, ORIGIN, RESOLVER = "10.1.0.23", "198.19.200.7", "198.18.4.5", "198.18.0.53"
 DECLARED = {
     "trace": "R1", "label": "relay", "tool": "t", "scenario": "s", "topology": "tunnel", "evasion": {"links": 2},
-    "duration_s": 60.0,
+    "duration_s": 60.0, "group": "holdout",
 }  # fmt: skip
 
 
@@ -94,4 +94,5 @@ def test_a_trace_run_again_takes_its_old_place_in_the_index(tmp_path):
         rows = list(csv.DictReader(stream))
     assert [row["trace"] for row in rows] == ["R1", "R2"]
     assert (rows[0]["pairs"], rows[0]["cons_dn"], rows[0]["evasion"]) == ("1", "1.125", "links=2")
+    assert rows[0]["group"] == "holdout"
     assert json.loads((tmp_path / "R2.json").read_text())["pairs"] == label["pairs"]
