@@ -99,11 +99,10 @@ def timeline_around(begin: Floats, end: Floats) -> Timeline:
 @compiled
 def moved(time: float, shift: float, line: Timeline) -> float:
     """A time on the timeline, moved by shift s along it and around its end."""
-    k = max(0, np.searchsorted(line.begin, time, "right") - 1)
+    k = max(int(np.searchsorted(line.begin, time, "right")), 1) - 1
     along = line.before[k] + time - line.begin[k] + shift
     along -= line.before[-1] * np.floor(along / line.before[-1])
-    k = np.searchsorted(line.before, along, "right") - 1
-    k = min(k, len(line.begin) - 1)
+    k = min(int(np.searchsorted(line.before, along, "right")), len(line.begin)) - 1
     return float(line.begin[k] + along - line.before[k])
 
 
