@@ -16,6 +16,7 @@ from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console
+from rich.markdown import Markdown
 from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -281,6 +282,36 @@ def export_command(
     for line in (*quarantine_account(quarantine), *unread_account(unread)):
         _tell(line)
     raise typer.Exit(Exit.PARTIAL if quarantine.total else Exit.NOTHING_FOUND)
+
+
+@app.command(name="evaluate")
+def evaluate_command(
+    labs: Annotated[list[Path], typer.Argument(help="Folders with traces/ and truth/", show_default=False)],
+    *,
+    folder: Annotated[Path, typer.Option("--out", help="Folder for evaluation.md, evaluation.json and the plots")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure the detection on labelled traffic, beside published rules, with whole families of programs held out.
+
+    Needs the extra: pip install 'relaywatch[evaluate]'. Exit status: 0 done, 2 unusable input.
+    """
+    try:
+        from relaywatch.evaluation.report import as_json as result_json
+        from relaywatch.evaluation.report import markdown, write_plots
+        from relaywatch.evaluation.run import evaluate
+    except ModuleNotFoundError as missing:
+        raise RelaywatchError(f"evaluate needs {missing.name}: pip install 'relaywatch[evaluate]'.") from missing
+    folder.mkdir(parents=True, exist_ok=True)
+    with Console(stderr=True).status("Evaluating") as status:
+        result = evaluate(labs, lambda step: status.update(f"Evaluating: {printable(step)}"))
+    text = markdown(result)
+    (folder / "evaluation.md").write_text(text, encoding="utf-8")
+    (folder / "evaluation.json").write_text(result_json(result), encoding="utf-8")
+    write_plots(result, folder)
+    if as_json:
+        sys.stdout.write(result_json(result) + "\n")
+    else:
+        _Output().print(Markdown(text))
 
 
 @app.callback(invoke_without_command=True)

@@ -16,8 +16,9 @@ from relaywatch.detection.chance import (
     clock_step,
     grade_ratios,
     log_evidence,
+    moved,
     shifts_within,
-    wrap,
+    timeline_around,
 )
 
 CALIBRATED = {
@@ -121,12 +122,20 @@ def test_shifts_never_bring_activity_back_onto_itself(span):
     assert (np.minimum(around, span - around) >= 9.99).all()
 
 
-@given(st.floats(-1e6, 1e6), st.floats(0.0, 1e6), st.floats(1.0, 1e6))
-def test_shifted_time_stays_within_the_activity(time, begin, span):
-    moved = wrap(time, begin, span)
-    assert begin - 1e-6 <= moved <= begin + span + 1e-6
-    around = (moved - time) / span
-    assert around == pytest.approx(round(around), abs=1e-5)
+@given(st.lists(st.floats(0.0, 1e5), min_size=1, max_size=20), st.floats(0.0, 290.0))
+def test_a_moved_time_stays_near_what_is_judged(begins, shift):
+    begin = np.array(begins)
+    line = timeline_around(begin, begin + 2.0)
+    for time in begins:
+        place = moved(time, shift, line)
+        assert ((begin - 15.0 - 1e-6 <= place) & (place <= begin + 17.0 + 1e-6)).any()
+
+
+def test_silence_between_is_cut_out():
+    line = timeline_around(np.array([0.0, 10_000.0]), np.array([5.0, 10_005.0]))
+    assert line.before[-1] == 70.0
+    assert moved(0.0, 30.0, line) == pytest.approx(9_995.0)
+    assert moved(10_000.0, 30.0, line) == pytest.approx(-5.0)
 
 
 @pytest.mark.parametrize("step", [60.0, 10.0, 1.0])

@@ -135,7 +135,7 @@ def pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: f
 def _best_target(group: Group, leg: int, donor: int, at: float, until: float, window: float) -> tuple[float, int]:
     """The best-scoring target leg of a client leg as if it lasted from `at` to `until` with the bytes of `donor`."""
     best, found, weighed = NO_MATCH, NONE, 0
-    first = np.searchsorted(group.start, at - EARLY_S)
+    first = int(np.searchsorted(group.start, at - EARLY_S))
     for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
         if group.start[row] > at + window or weighed >= LARGEST_REACH:
             break
@@ -146,7 +146,7 @@ def _best_target(group: Group, leg: int, donor: int, at: float, until: float, wi
     if group.inbound[leg]:
         return best, found
     weighed = 0
-    first = np.searchsorted(group.ends, until - TOGETHER_S)
+    first = int(np.searchsorted(group.ends, until - TOGETHER_S))
     for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
         if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH:
             break

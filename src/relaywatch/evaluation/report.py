@@ -1,0 +1,204 @@
+"""The evaluation as Markdown, as JSON and as plots."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from sklearn.metrics import roc_curve
+
+from relaywatch.detection.columns import Flags, Floats
+from relaywatch.evaluation.ablation import AblationRow
+from relaywatch.evaluation.bridges import FALSE_POSITIVE_RATES, BridgeRow, FlowRow
+from relaywatch.evaluation.comparison import RuleRow
+from relaywatch.evaluation.metrics import Estimate
+from relaywatch.evaluation.reliability import ReliabilityResult
+from relaywatch.evaluation.run import Evaluation
+from relaywatch.evaluation.verdicts import NOTHING, AppResult
+from relaywatch.model.finding import Verdict
+
+EVALUATION_VERSION: Final = "1.0.0"
+VERDICTS: Final = (*(verdict.value for verdict in Verdict if verdict is not Verdict.SANCTIONED_RELAY), NOTHING)
+Cell = str | int | float | Estimate | None
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
+    """A Markdown table; estimates with their 95 % intervals."""
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
+    lines += [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+    return "\n".join(lines)
+
+
+def _cell(cell: Cell) -> str:
+    if cell is None:
+        return ""
+    if isinstance(cell, float) and not isinstance(cell, Estimate):
+        return f"{cell:.3g}"
+    return str(cell).replace("|", "\\|")
+
+
+def markdown(result: Evaluation) -> str:
+    """The whole evaluation, a section each."""
+    parts = ["# Evaluation", _apps("Held out: tables fitted without the app's family", result.held_out)]
+    parts += [_apps("In sample: the tables that ship", result.shipped), _views(result.views)]
+    parts += ["## Rules on the same apps and split", _rules(result.rules)]
+    parts += [
+        "## Pairs of legs, with volumes",
+        _pairs(result.pairs),
+        "## Pairs of legs, totals only",
+        _pairs(result.totals),
+    ]
+    parts += ["## Single flows", _flows(result.flows), "## What each evidence adds", _ablation(result.ablation)]
+    parts.append(_reliability(result.reliability))
+    return "\n\n".join(parts) + "\n"
+
+
+def _apps(title: str, apps: AppResult) -> str:
+    figures = table(
+        ("figure", "value (95 % interval)"),
+        [
+            ("relays, benign apps", f"{apps.relays}, {apps.benign}"),
+            ("recall, called relay", apps.recall_relay),
+            ("recall, called relay or suspected", apps.recall_flagged),
+            ("benign apps called relay", apps.false_relay),
+            ("benign apps called relay or suspected", apps.false_flagged),
+            (f"false relays per app-day, of {apps.app_days:.2f} app-days", apps.false_relay_per_app_day),
+            ("area under the ROC curve, by families", apps.area),
+            ("recall above every benign app", apps.recall_without_alarms),
+        ],
+    )
+    rows = table(
+        ("relays by", "apps", *VERDICTS, "topology right"),
+        [(row.group, row.apps, *(row.verdicts[name] for name in VERDICTS), row.topology_right) for row in apps.rows],
+    )
+    return (
+        f"## {title}\n\n{figures}\n\nMissed: {_listed(apps.missed)}.\n\nFalse alarms: {_listed(apps.false)}.\n\n{rows}"
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _views(views: Mapping[str, tuple[Counter[str], Counter[str]]]) -> str:
+    rows: list[tuple[Cell, ...]] = [
+        (name, kind, sum(counts.values()), *(counts[verdict] for verdict in VERDICTS))
+        for name, (relays, benign) in views.items()
+        for kind, counts in (("relays", relays), ("benign", benign))
+    ]
+    return "## By kind of telemetry\n\n" + table(("telemetry", "apps", "number", *VERDICTS), rows)
+
+
+def _rules(rows: Sequence[RuleRow]) -> str:
+    head = (
+        "rule",
+        "AUC",
+        "recall above every benign app",
+        "recall, families held out",
+        "false alarms",
+        "pairs: TPR at 1e-3",
+    )
+    return table(head, [(r.rule, r.area, r.hindsight, r.recall, r.false_alarms, r.at_pairs) for r in rows])
+
+
+def _pairs(rows: Sequence[BridgeRow]) -> str:
+    head = ("relays", "true pairs", *(f"TPR at FPR {rate:g}" for rate in FALSE_POSITIVE_RATES))
+    return table(head, [(row.group, row.pairs, *row.found) for row in rows])
+
+
+def _flows(rows: Sequence[FlowRow]) -> str:
+    head = ("rule", "precision", "recall", "F1", "FPR")
+    return table(head, [(r.rule, r.precision, r.recall, r.f1, r.false_positive_rate) for r in rows])
+
+
+def _ablation(rows: Sequence[AblationRow]) -> str:
+    head = ("left out", "relays at the bar", "benign at the bar", "recall above every benign app")
+    return table(head, [(r.left_out, r.relays, r.benign, r.hindsight) for r in rows])
+
+
+def _reliability(result: ReliabilityResult) -> str:
+    groups = table(
+        ("probability", "apps", "relays", "mean said", "observed", "observed if 1 in 1,000 relays"),
+        [(g.label, g.apps, g.relays, g.expected, g.observed, g.weighted) for g in result.groups],
+    )
+    merged = table(
+        ("merged", "apps", *VERDICTS),
+        [(kind, sum(c.values()), *(c[name] for name in VERDICTS)) for kind, c in result.merged.items()],
+    )
+    return (
+        f"## Programs merged into one app\n\n{merged}\n\n## Reliability, on apps and merged apps\n\n{groups}\n\n"
+        f"Brier score {result.brier:.4f}; {result.brier_weighted:.5f} if one app in 1,000 relays."
+    )
+
+
+def as_json(result: Evaluation) -> str:
+    """The whole evaluation as JSON, with `evaluation_version`; figures that are no numbers are null."""
+    return json.dumps({"evaluation_version": EVALUATION_VERSION, **_plain(result)}, indent=1, allow_nan=False)
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  any part of the result
+    if isinstance(value, Estimate):
+        return {"value": _plain(value.value), "low": value.low, "high": value.high}
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value
+
+
+def write_plots(result: Evaluation, folder: Path) -> list[Path]:
+    """roc.svg and reliability.svg in the folder."""
+    mpl.rcParams["svg.hashsalt"] = "relaywatch"  # the same evaluation gives the same file
+    return [
+        _saved(_roc(result.curves, result.relays), folder / "roc.svg"),
+        _saved(_curve(result.reliability), folder / "reliability.svg"),
+    ]
+
+
+def _saved(figure: Figure, path: Path) -> Path:
+    figure.savefig(path, metadata={"Date": None})
+    return path
+
+
+def _roc(curves: Mapping[str, Floats], relays: Flags) -> Figure:
+    figure = Figure(figsize=(8, 5), layout="constrained")
+    axes = figure.add_subplot()
+    for name, scores in curves.items():
+        false, true, _ = roc_curve(relays, scores)
+        axes.plot(false, true, label=name, linewidth=2.5 if name == "relaywatch" else 1.0)
+    axes.set(
+        xlabel="benign apps at or above the score",
+        ylabel="relays at or above the score",
+        title="Whole apps, families held out",
+    )
+    axes.legend(fontsize="x-small", loc="lower right")
+    return figure
+
+
+def _curve(result: ReliabilityResult) -> Figure:
+    figure = Figure(figsize=(6, 5), layout="constrained")
+    axes = figure.add_subplot()
+    said = [group.expected for group in result.groups]
+    seen = [group.observed.value for group in result.groups]
+    reach = [
+        [g.observed.value - g.observed.low for g in result.groups],
+        [g.observed.high - g.observed.value for g in result.groups],
+    ]
+    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
+    axes.errorbar(said, seen, yerr=reach, marker="o", capsize=3)
+    axes.set(xlabel="probability said", ylabel="share that relays", title="Reliability, on apps and merged apps")
+    return figure

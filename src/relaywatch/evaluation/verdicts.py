@@ -1,0 +1,186 @@
+"""What a hunt says of labelled apps, by verdict, and what it says of them through poorer telemetry."""
+
+from __future__ import annotations
+
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from relaywatch.detection.calibration import MEASURED, PRIOR_LOG_ODDS, Tables
+from relaywatch.detection.columns import Flags, Floats
+from relaywatch.detection.settings import Settings
+from relaywatch.engines.local import Hunt, hunt
+from relaywatch.evaluation.labels import LabelledApp
+from relaywatch.evaluation.metrics import Estimate, area_under_curve, proportion, rate, recall_without_alarms
+from relaywatch.governance.exceptions import Exceptions
+from relaywatch.model.finding import Finding, Verdict
+from relaywatch.model.quarantine import Quarantine
+from relaywatch.model.schemas import Direction
+from relaywatch.outputs.telemetry import ExportFormat, export
+from relaywatch.sources.discovery import discover
+from relaywatch.sources.reading import Reading
+
+DAY_S: Final = 86_400.0
+ALARMS: Final = (Verdict.RELAY, Verdict.SUSPECTED_RELAY)
+NOTHING: Final = "none"
+Findings = Mapping[str, Finding]
+"""The gravest finding of each app, by trace name."""
+
+
+def found_in(paths: Sequence[Path], tables: Tables = MEASURED) -> dict[str, Finding]:
+    """The gravest finding of each device in the paths, under default settings and without exceptions."""
+    result = hunt(paths, Hunt(Settings(), Exceptions(()), datetime.now(UTC), tables=tables))
+    return {finding.device.uid: finding for finding in reversed(result.findings)}
+
+
+def verdict_of(findings: Findings, app: LabelledApp) -> str:
+    """The verdict on an app, or NOTHING."""
+    return findings[app.name].verdict.value if app.name in findings else NOTHING
+
+
+def scores_of(findings: Findings, apps: Sequence[LabelledApp]) -> tuple[Floats, Flags]:
+    """Score of each app's finding, of apps without one the lowest rank, and which apps relay."""
+    scored = [findings[app.name].score if app.name in findings else -np.inf for app in apps]
+    scores = np.array(scored)
+    scores[np.isinf(scores)] = min([*scores[np.isfinite(scores)], PRIOR_LOG_ODDS]) - 1.0
+    return scores, np.array([app.relays for app in apps])
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One group of relays: how many were called what, and how many with the right topology."""
+
+    group: str
+    apps: int
+    verdicts: Counter[str]
+    topology_right: int
+
+    @property
+    def flagged(self) -> int:
+        """Relays that were called a relay or a suspected one."""
+        return sum(self.verdicts[verdict.value] for verdict in ALARMS)
+
+
+@dataclass(frozen=True, slots=True)
+class AppResult:
+    """Figures of whole apps. app_days: observed time of the benign apps, in days."""
+
+    relays: int
+    benign: int
+    app_days: float
+    recall_relay: Estimate
+    recall_flagged: Estimate
+    false_relay: Estimate
+    false_flagged: Estimate
+    false_relay_per_app_day: Estimate
+    area: Estimate
+    recall_without_alarms: float
+    rows: list[Row]
+    missed: list[str]
+    false: list[str]
+
+
+def evaluate_apps(apps: Sequence[LabelledApp], findings: Findings, seconds: Mapping[str, float]) -> AppResult:
+    """Figures of whole apps. seconds: observed time of each app, by name."""
+    relays, benign = [a for a in apps if a.relays], [a for a in apps if not a.relays]
+    named = Counter((a.relays, verdict_of(findings, a)) for a in apps)
+    relay, suspected = Verdict.RELAY.value, Verdict.SUSPECTED_RELAY.value
+    days = sum(seconds[a.name] for a in benign) / DAY_S
+    flagged = {kind: named[kind, relay] + named[kind, suspected] for kind in (True, False)}
+    scores, positive = scores_of(findings, apps)
+    return AppResult(
+        relays=len(relays),
+        benign=len(benign),
+        app_days=days,
+        recall_relay=proportion(named[True, relay], len(relays)),
+        recall_flagged=proportion(flagged[True], len(relays)),
+        false_relay=proportion(named[False, relay], len(benign)),
+        false_flagged=proportion(flagged[False], len(benign)),
+        false_relay_per_app_day=rate(named[False, relay], days),
+        area=area_under_curve(scores, positive, [a.family for a in apps]),
+        recall_without_alarms=recall_without_alarms(scores, positive),
+        rows=[_row(group, members, findings) for group, members in _groups(relays)],
+        missed=[f"{a.scenario} ({a.name})" for a in relays if verdict_of(findings, a) not in ALARMS],
+        false=[
+            f"{verdict_of(findings, a)}: {a.scenario} ({a.name})" for a in benign if verdict_of(findings, a) in ALARMS
+        ],
+    )
+
+
+def _groups(relays: Sequence[LabelledApp]) -> list[tuple[str, list[LabelledApp]]]:
+    """Relays by lab, topology, way of hiding, and program; each kind of group covers all of them."""
+    kinds: list[tuple[str, Callable[[LabelledApp], str]]] = [
+        ("lab", lambda app: app.lab),
+        ("topology", lambda app: app.topology),
+        ("hidden in an app of its own traffic", lambda app: "yes" if app.mixed else "no"),
+        ("evasion", lambda app: app.evasion or "none"),
+        ("program", lambda app: app.program),
+    ]
+    return [
+        (f"{kind}: {value}", [app for app in relays if key(app) == value])
+        for kind, key in kinds
+        for value in sorted({key(app) for app in relays})
+    ]
+
+
+def _row(group: str, members: Sequence[LabelledApp], findings: Findings) -> Row:
+    right = sum(1 for app in members if app.name in findings and findings[app.name].topology == app.topology)
+    return Row(group, len(members), Counter(verdict_of(findings, app) for app in members), right)
+
+
+def _without(table: pa.Table, *columns: str) -> pa.Table:
+    for name in columns:
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, table.schema.field(name), pa.nulls(len(table), table.schema.field(name).type))
+    return table
+
+
+def _connects(flows: pa.Table) -> pa.Table:
+    dialled = flows.filter(pc.equal(flows["direction_id"], int(Direction.OUTBOUND)))
+    return _without(dialled, "bytes_out", "bytes_in", "end_time")
+
+
+View = Callable[[dict[str, pa.Table]], dict[str, pa.Table]]
+VIEWS: Final[dict[str, View]] = {
+    "all fields": lambda tables: tables,
+    "totals only": lambda tables: {name: table for name, table in tables.items() if name != "volumes"},
+    "no host names": lambda tables: tables | {"flows": _without(tables["flows"], "remote_hostname")},
+    "no app identity": lambda tables: {
+        name: _without(tables[name], "android_package", "android_uid") for name in ("flows", "volumes")
+    },
+    "totals, no app identity": lambda tables: {"flows": _without(tables["flows"], "android_package", "android_uid")},
+    "connect events only": lambda tables: {
+        name: _connects(table) if name == "flows" else table for name, table in tables.items() if name != "volumes"
+    },
+}
+"""Kinds of telemetry: what each leaves of the canonical tables."""
+
+
+def evaluate_views(apps: Sequence[LabelledApp]) -> dict[str, tuple[Counter[str], Counter[str]]]:
+    """By kind of telemetry: verdicts on relays, and on benign apps."""
+    with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
+        reading = Reading(Quarantine())
+        units = discover([app.folder for app in apps]).units
+        paths = export((batch for unit in units for batch in unit.read(reading)), ExportFormat.PARQUET, Path(folder))
+        tables = {path.stem: pq.read_table(path) for path in paths}
+        return {name: _seen(apps, view(tables), Path(folder) / name.replace(" ", "-")) for name, view in VIEWS.items()}
+
+
+def _seen(
+    apps: Sequence[LabelledApp], tables: Mapping[str, pa.Table], folder: Path
+) -> tuple[Counter[str], Counter[str]]:
+    folder.mkdir()
+    for name, table in tables.items():
+        pq.write_table(table, folder / f"{name}.parquet")
+    findings = found_in([folder])
+    relays = Counter(verdict_of(findings, app) for app in apps if app.relays)
+    return relays, Counter(verdict_of(findings, app) for app in apps if not app.relays)
