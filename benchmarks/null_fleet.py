@@ -107,6 +107,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     print(markdown(hunted, fleet, programs, Settings()))
+    spent = time.monotonic() - started
     print(f"\n{spent:.0f} s, {given.workers} workers; the peaks of all processes together: {peak:.2f} GiB.")
     if given.json is not None:
         given.json.write_text(json.dumps(as_json(hunted, fleet, programs), indent=1), encoding="utf-8")
