@@ -285,21 +285,45 @@ def test_the_tail_counts_what_reaches_each_bar_and_what_markov_allows():
     assert [each.allowed for each in counts] == pytest.approx([10.0, 1.0, 0.1, 0.01, 0.001])
 
 
-def test_the_benchmark_writes_one_app_day_for_a_hunt_and_says_what_it_cannot_read(tmp_path, capsys, monkeypatch):
+@pytest.fixture
+def command(tmp_path, monkeypatch):
+    """Runs the benchmark on a lab with one benign trace; gives its exit status."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
     import null_fleet
 
-    lab = tmp_path / "lab"
+    lab, buckets = tmp_path / "lab", tmp_path / "buckets.csv"
     trace(lab / "traces" / "T1", [flow(0, 0, 2)], [(0, 0, 100, 100)])
     (lab / "truth").mkdir()
     (lab / "truth" / "T1.json").write_text(json.dumps({"label": "benign", "scenario": "poll"}))
-    buckets = tmp_path / "buckets.csv"
     buckets.write_text(NETSTATS + "\na,10100,0,wifi,86400,7200,100,50\n")
-    common = ["null_fleet.py", "--lab", str(lab), "--netstats", str(buckets)]
-    monkeypatch.setattr(sys, "argv", [*common, "--only", "3", "--out", str(tmp_path / "out")])
-    assert null_fleet.main() == 0
+
+    def run(*arguments):
+        monkeypatch.setattr(
+            sys, "argv", ["null_fleet.py", "--lab", str(lab), "--netstats", str(buckets), *map(str, arguments)]
+        )
+        return null_fleet.main()
+
+    return run
+
+
+def test_the_benchmark_reports_and_writes_the_whole_tail(command, tmp_path, capsys):
+    assert command("--app-days", 3, "--workers", 1, "--json", tmp_path / "null.json") == 0
+    told = capsys.readouterr().out
+    assert "3 app-days (seed 1) of 1 bouts of 1 benign traces" in told
+    assert "| relay | 0 | 0 | 0 to 1.2 |" in told
+    assert "GiB" in told
+    assert len(json.loads((tmp_path / "null.json").read_text())["tail"]) == 5
+
+
+def test_the_benchmark_writes_one_app_day_for_a_hunt(command, tmp_path, capsys):
+    assert command("--only", 3, "--out", tmp_path / "out") == 0
     assert "org.example.app0000003" in capsys.readouterr().out
     assert pl.read_parquet(tmp_path / "out" / "flows.parquet").height == 1
-    (lab / "truth" / "T1.json").write_text(json.dumps({"label": "relay", "scenario": "poll"}))
-    assert null_fleet.main() == 2
+
+
+def test_the_benchmark_says_what_it_cannot_use(command, tmp_path, capsys):
+    (tmp_path / "lab" / "truth" / "T1.json").write_text(json.dumps({"label": "relay", "scenario": "poll"}))
+    assert command() == 2
     assert "no benign trace" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        command("--only", 3)

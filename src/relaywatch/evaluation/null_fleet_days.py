@@ -19,7 +19,6 @@ DAY_S: Final = 86_400
 BUCKET_S: Final = 7_200
 FIRST_APP_UID: Final = 10_000
 """Android's first uid of an installed app; below are the system's own."""
-_COLUMNS: Final = ("device", "uid", "set", "bucket_start_s", "rx_bytes", "tx_bytes")
 
 
 class Days(NamedTuple):
@@ -44,25 +43,28 @@ def read_days(path: Path) -> Days:
 
     Raises SourceError where it cannot be read, lacks a column, or holds no bucket of an app.
     """
-    try:
-        buckets = pl.read_csv(path, columns=list(_COLUMNS))
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise SourceError(path, f"cannot be read as buckets of network statistics ({error}).") from error
-    bytes_both = pl.col("rx_bytes") + pl.col("tx_bytes")
+    bytes_both = (pl.col("rx_bytes") + pl.col("tx_bytes")).alias("amount")
     day = ["device", "uid", "day"]
-    parts = (
-        buckets.filter(pl.col("uid") >= FIRST_APP_UID, pl.col("set").is_in([0, 1]), bytes_both > 0)
-        .with_columns(
-            (pl.col("bucket_start_s") // DAY_S).alias("day"),
+    buckets = (
+        pl.scan_csv(path)
+        .filter(pl.col("uid") >= FIRST_APP_UID, pl.col("set").is_in([0, 1]), bytes_both > 0)
+        .select(
+            pl.col("device", "uid", "set"),
+            (pl.col("bucket_start_s") // DAY_S).cast(pl.Int32).alias("day"),
             (pl.col("bucket_start_s") % DAY_S // BUCKET_S).alias("slot"),
+            bytes_both,
         )
         .group_by(*day, "slot", "set")
-        .agg(bytes_both.sum().cast(pl.Float64).alias("amount"))
-        .sort(*day, "slot", "set")
+        .agg(pl.col("amount").sum().cast(pl.Float64))
     )
+    try:
+        parts = buckets.collect(engine="streaming").sort(*day, "slot", "set")
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SourceError(path, f"cannot be read as buckets of network statistics ({error}).") from error
     if parts.is_empty():
         raise SourceError(path, "holds no bucket of an app.", remedy="Give uid buckets with uids from 10000.")
-    number = parts.select(pl.struct(day).rle_id().alias("number"))["number"].to_numpy()
+    fresh = pl.any_horizontal(pl.col(name) != pl.col(name).shift() for name in day).fill_null(value=False)
+    number = parts.select(fresh.cum_sum().alias("number"))["number"].to_numpy()
     return Days(
         np.searchsorted(number, np.arange(int(number[-1]) + 2)).astype(np.int64),
         parts["slot"].to_numpy(),
