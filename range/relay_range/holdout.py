@@ -212,13 +212,17 @@ def _through(stage: Stage, gateway: Launch, phone: Launch, via: tuple[str, str])
 
 
 def _httptunnel(stage: Stage) -> Cast:
-    """SSH in HTTP: what goes up in PUT requests of one connection comes down in the answer of another."""
+    """SSH in HTTP: what goes up in PUT requests, a connection each, comes down in the answer of another connection."""
     gateway = Launch(GATEWAYS, ("hts", "--no-daemon", "--forward-port", "127.0.0.1:22", "8080"), 8080)
-    name = f"web{stage.seed % 9}.gw.test:8080"
-    return _through(
-        stage, gateway, Launch(PHONE, ("htc", "--no-daemon", "--forward-port", "2222", name), 2222),
-        ("127.0.0.1", "2222"),
-    )  # fmt: skip
+    options = "--no-daemon", "--content-length", "1M", "--forward-port", "2222", f"web{stage.seed % 9}.gw.test:8080"
+    cast = _through(stage, gateway, Launch(PHONE, ("htc", *options), 2222), ("127.0.0.1", "2222"))
+    # httptunnel 3.3 now and then damages the stream between two PUTs and SSH ends: start it again, as autossh does.
+    again = _shell('while :; do "$@"; sleep 1; done', "again")
+    cast.launches = [
+        replace(launch, argv=(*again, *launch.argv)) if launch.argv[:1] == ("ssh",) else launch
+        for launch in cast.launches
+    ]
+    return cast
 
 
 def _kcptun(stage: Stage) -> Cast:
