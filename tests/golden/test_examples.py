@@ -24,7 +24,7 @@ RELAYS = {
 BENIGN = ("T1051", "T1126", "T1273", "T1312", "T1534", "T1606", "T1716", "T1791")
 FLEET_RELAYS = {
     ("D4100", 10294): ("relay", "accepted"),
-    ("D4108", 10376): ("relay", "tunnel"),
+    ("D4108", 10376): ("suspected_relay", "tunnel"),
     ("D4108", 10218): ("relay", "accepted"),
 }
 PACKAGES = {row["package"] for rows in json.loads(EXPECTED.read_text(encoding="utf-8")).values() for row in rows}
