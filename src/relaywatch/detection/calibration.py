@@ -79,3 +79,5 @@ FEWEST_BRIDGES: Final = 3
 
 PRIOR_LOG_ODDS: Final = float(np.log(1e-3))
 """Prior log odds that an app relays: one in a thousand, a round figure between app stores and infected fleets."""
+STRONGEST_EVIDENCE: Final = 25.0
+"""Natural log evidence beyond which more bridges add no more belief: legs are not wholly independent."""

@@ -16,7 +16,7 @@ from typing import Final
 import numpy as np
 from publicsuffixlist import PublicSuffixList
 
-from relaywatch.detection.calibration import PRIOR_LOG_ODDS
+from relaywatch.detection.calibration import PRIOR_LOG_ODDS, STRONGEST_EVIDENCE
 from relaywatch.detection.columns import Flags, Floats, Ints
 from relaywatch.detection.context import Fact
 from relaywatch.detection.items import Item
@@ -27,7 +27,9 @@ _PRIVATE: Final = tuple(
 ) + tuple(ipaddress.ip_network(text) for text in ("fc00::/7", "fe80::/10", "::1/128"))
 REMEMBERED: Final = 65_536
 MOST_FOR_MANY: Final = 1.5
-MOST_AGAINST_ONE: Final = -6.0
+AGAINST_ONE: Final = 0.7
+"""Share of the evidence that is taken back where it rests on one destination: of apps that pass on what they receive to
+one party, most copy between two services."""
 LEAST_BEYOND_ONE: Final = -PRIOR_LOG_ODDS
 SHARE_BEYOND_ONE: Final = 0.1
 """Natural log evidence that must not rest on one destination: enough for even odds, and this share of all there is,
@@ -143,13 +145,12 @@ def _peak(parties: Sequence[str], start: Floats, end: Floats) -> int:
 
 def spread_item(
     spread: DestinationSpread,
-    sessions: int,
     threshold: int,
     beyond_one: tuple[float, float] | None,
     *,
     from_outside: bool = False,
 ) -> Item:
-    """Evidence from the spread of `sessions` bridged sessions.
+    """Evidence from the spread of the bridged sessions.
 
     threshold: ConcurrentDestinationThreshold; beyond_one: natural log evidence that is left without the destination
     that gives most of it, and with all of them; None where there is no such evidence to leave out of; from_outside:
@@ -162,7 +163,8 @@ def spread_item(
         rests_on_one = beyond_one[0] < max(LEAST_BEYOND_ONE, SHARE_BEYOND_ONE * beyond_one[1])
         left = f"; without the strongest of them log evidence {beyond_one[0]:.1f} of {beyond_one[1]:.1f} is left"
     if (spread.main == 1 or rests_on_one) and not from_outside:
-        ratio = max(MOST_AGAINST_ONE, -0.1 * sessions)
+        whole = STRONGEST_EVIDENCE if beyond_one is None else min(max(beyond_one[1], 0.1), STRONGEST_EVIDENCE)
+        ratio = -AGAINST_ONE * whole
     else:
         many = min(MOST_FOR_MANY / 2, 0.1 * max(0, distinct - 2))
         ratio = many + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)

@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from relaywatch.detection.calibration import PRIOR_LOG_ODDS
+from relaywatch.detection.calibration import PRIOR_LOG_ODDS, STRONGEST_EVIDENCE
 from relaywatch.detection.columns import Floats
 from relaywatch.detection.episode import Episode, Manner
 from relaywatch.detection.items import Item
@@ -19,8 +19,6 @@ from relaywatch.model.finding import Verdict
 
 LARGEST_LOG_ODDS: Final = 20.0
 """Odds beyond this are not told apart: no model is right that often."""
-STRONGEST_EVIDENCE: Final = 25.0
-"""Natural log evidence beyond which more bridges add no more belief: legs are not wholly independent."""
 RELAY_PROBABILITY: Final = 0.95
 MIRRORED_LOG_RATIO: Final = 3.0
 FED_LOG_RATIO: Final = 1.5

@@ -224,17 +224,15 @@ class Draft:
         """All evidence, bridging first."""
         episode, settings = self.case.episode, self.settings
         if episode is None and self.case.totals is not None:
-            core, sessions, beyond_one = [totals_item(self.case.totals)], len(self.bridges.target), None
+            core, beyond_one = [totals_item(self.case.totals)], None
         elif episode is not None:
             core = [bridging_item(episode, self.counted_sessions(episode))]
-            sessions = episode.sessions
             beyond_one = self._beyond_one(episode)
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [
             *core,
             spread_item(
                 self.spread,
-                sessions,
                 settings.concurrent_destination_threshold,
                 beyond_one,
                 from_outside=self.from_outside,

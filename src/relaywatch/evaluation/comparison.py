@@ -172,6 +172,8 @@ def _forest(apps: Sequence[LabelledApp], progress: Progress) -> tuple[list[RuleR
         if packets is not None:
             statistics[app.name] = flow_statistics(flows, packets)
     known = [app for app in apps if app.name in statistics]
+    if len({app.relays for app in known}) < 2:
+        return [], []
     rules, flows_rows = [], []
     splits: dict[str, Callable[[LabelledApp], str]] = {"other families": lambda app: app.family}
     if len({app.lab for app in known}) > 1:

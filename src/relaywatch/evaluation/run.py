@@ -16,6 +16,7 @@ from relaywatch.evaluation.comparison import RuleRow, evaluate_comparison
 from relaywatch.evaluation.labels import LabelledApp, read_labels
 from relaywatch.evaluation.reliability import ReliabilityResult, evaluate_reliability
 from relaywatch.evaluation.verdicts import AppResult, evaluate_apps, evaluate_views, found_in
+from relaywatch.model.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,9 @@ class Evaluation:
 def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluation:
     """Evaluate on all labelled apps of the labs. Raises SourceError where one cannot be read."""
     apps = read_labels(labs)
+    if not all(len({app.family for app in apps if app.relays is relays}) > 1 for relays in (True, False)):
+        remedy = "Give labs with two families of relays and two of ordinary programs at the least."
+        raise SourceError(labs[0], "has too few labelled programs to hold any out.", remedy=remedy)
     seconds = {app.name: observed_seconds(app) for app in apps}
     progress("hunting with the tables that ship")
     findings = found_in([app.folder for app in apps])
