@@ -20,34 +20,24 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from relaywatch.detection.settings import Settings
+from relaywatch.evaluation.labels import read_labels
 from relaywatch.evaluation.null_fleet import Fleet, device_of, package_of, write
 from relaywatch.evaluation.null_fleet_days import read_days
 from relaywatch.evaluation.null_fleet_hunt import Hunted, combined, hunt_days
 from relaywatch.evaluation.null_fleet_report import as_json, markdown
 from relaywatch.evaluation.null_fleet_sessions import read_bouts
-from relaywatch.model.errors import RelaywatchError, SourceError
+from relaywatch.model.errors import RelaywatchError
 
-CHUNK = 250
+CHUNK = 200
 """App-days hunted at a time: so few that FalseDiscoveryRate asks for no more than FalseAlarmsPerAppDay does."""
 _fleet: list[Fleet] = []
 
 
-def benign_traces(lab: Path) -> dict[str, Path]:
-    """Folders of the lab's benign traces by scenario and trace; nothing that is measured reads labels."""
-    found = {}
-    for path in sorted((lab / "truth").glob("*.json")):
-        truth = json.loads(path.read_text(encoding="utf-8"))
-        if truth["label"] == "benign":
-            found[f"{truth['scenario']} ({path.stem})"] = lab / "traces" / path.stem
-    if not found:
-        raise SourceError(lab, "has no benign trace.", remedy="Name a folder with traces/ and truth/.")
-    return found
-
-
 def fleet_of(labs: list[Path], netstats: Path, seed: int) -> tuple[Fleet, list[str]]:
-    """The fleet, and the names of its programs by trace."""
-    traces = {name: folder for lab in labs for name, folder in benign_traces(lab).items()}
-    return Fleet(read_bouts(list(traces.values())), read_days(netstats), seed), list(traces)
+    """The fleet, and the names of its programs by trace. Labels say which traces are benign, and nothing else."""
+    benign = [app for app in read_labels(labs) if not app.relays]
+    names = [f"{app.scenario} ({app.name})" for app in benign]
+    return Fleet(read_bouts([app.folder for app in benign]), read_days(netstats), seed), names
 
 
 def begin(labs: list[Path], netstats: Path, seed: int) -> None:
@@ -89,6 +79,7 @@ def main() -> int:
     parser.add_argument("--app-days", type=int, default=2_000)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--workers", type=int, default=2, help="processes (default 2)")
+    parser.add_argument("--apart", action="append", default=[], help="count once without these scenarios; a beginning")
     parser.add_argument("--json", type=Path, help="write the alarms and the tail to this file too")
     parser.add_argument("--only", type=int, help="write this one app-day to --out, hunt nothing")
     parser.add_argument("--out", type=Path, help="folder for --only")
@@ -106,7 +97,7 @@ def main() -> int:
     except RelaywatchError as error:
         print(error, file=sys.stderr)
         return 2
-    print(markdown(hunted, fleet, programs, Settings()))
+    print(markdown(hunted, fleet, programs, given.apart, Settings()))
     spent = time.monotonic() - started
     print(f"\n{spent:.0f} s, {given.workers} workers; the peaks of all processes together: {peak:.2f} GiB.")
     if given.json is not None:

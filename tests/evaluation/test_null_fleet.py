@@ -17,11 +17,12 @@ from relaywatch.detection.settings import Settings
 from relaywatch.evaluation.null_fleet import FLOWS_A_DAY, Fleet, build, plan_day
 from relaywatch.evaluation.null_fleet_days import BUCKET_S, Days, read_days
 from relaywatch.evaluation.null_fleet_hunt import combined, hunt_days
-from relaywatch.evaluation.null_fleet_report import alarms, as_json, markdown, poisson_interval, strongest_of, tail
+from relaywatch.evaluation.null_fleet_report import alarms, as_json, markdown, strongest_of, tail
 from relaywatch.evaluation.null_fleet_sessions import SECOND, read_bouts
 from relaywatch.model.errors import SourceError
 
 T0 = 1_700_000_000
+LABEL = {"scenario": "poll", "tool": "curl", "family": "curl", "flow_roles": {}, "pairs": []}
 NETSTATS = "device,uid,set,net_type,bucket_start_s,bucket_s,rx_bytes,tx_bytes"
 
 
@@ -256,11 +257,21 @@ def test_a_fleet_of_relays_would_be_called_so(tmp_path):
     hunted = combined([hunt_days(fleet, [0], Settings()), hunt_days(fleet, [1, 2], Settings())])
     assert hunted.days["number"].to_list() == [0, 1, 2]
     assert hunted.days["verdict"].to_list() == ["relay"] * 3
-    assert [each.found for each in tail(strongest_of(hunted.days))] == [3] * 5
+    assert [each.found.value for each in tail(strongest_of(hunted.days))] == [3] * 5
     (strongest, *_) = alarms(hunted, fleet, ["relay program"], 1.0)
     assert strongest.clients.most_common(1)[0][0] == "relay program"
-    assert "| relay | 3 |" in markdown(hunted, fleet, ["relay program"], Settings())
+    assert "| relay | 3 |" in markdown(hunted, fleet, ["relay program"], [], Settings())
+    assert "0 app-days:" in markdown(hunted, fleet, ["relay program"], ["relay"], Settings())
     assert json.loads(json.dumps(as_json(hunted, fleet, ["relay program"])))["verdicts"] == {"relay": 3}
+
+
+def test_programs_are_also_left_out_by_the_beginning_of_their_name(fleet):
+    hunted = hunt_days(fleet, range(40), Settings())
+    alone = sum(set(fleet.bouts.frame["trace"].to_numpy()[plan_day(fleet, n).bout]) == {0} for n in range(40))
+    assert 0 < alone < 40
+    told = markdown(hunted, fleet, ["poll (A)", "push (B)"], ["push"], Settings())
+    assert f"Without app-days that draw from push (B), {alone} app-days:" in told
+    assert told.count("| relay | 0 | 0 |") == 2
 
 
 def test_every_app_day_is_scored_also_those_without_evidence(fleet):
@@ -272,16 +283,10 @@ def test_every_app_day_is_scored_also_those_without_evidence(fleet):
     assert hunted.days["bytes"].sum() == flows["bytes_out"].sum() + flows["bytes_in"].sum()
 
 
-@pytest.mark.parametrize(
-    ("count", "low", "high"), [(0, 0.0, 3.689), (1, 0.0253, 5.572), (10, 4.795, 18.390), (100, 81.364, 121.627)]
-)
-def test_intervals_of_counts_are_garwoods(count, low, high):
-    assert poisson_interval(count) == pytest.approx((low, high), abs=5e-4)
-
-
 def test_the_tail_counts_what_reaches_each_bar_and_what_markov_allows():
     counts = tail(pl.Series([0.0] * 96 + [math.log(10.0), math.log(1e3), 11.0, 30.0]))
-    assert [each.found for each in counts] == [4, 3, 3, 2, 1]
+    assert [each.found.value for each in counts] == [4, 3, 3, 2, 1]
+    assert counts[-1].found.high == pytest.approx(5.572, abs=5e-4)
     assert [each.allowed for each in counts] == pytest.approx([10.0, 1.0, 0.1, 0.01, 0.001])
 
 
@@ -294,7 +299,7 @@ def command(tmp_path, monkeypatch):
     lab, buckets = tmp_path / "lab", tmp_path / "buckets.csv"
     trace(lab / "traces" / "T1", [flow(0, 0, 2)], [(0, 0, 100, 100)])
     (lab / "truth").mkdir()
-    (lab / "truth" / "T1.json").write_text(json.dumps({"label": "benign", "scenario": "poll"}))
+    (lab / "truth" / "T1.json").write_text(json.dumps(LABEL | {"label": "benign"}))
     buckets.write_text(NETSTATS + "\na,10100,0,wifi,86400,7200,100,50\n")
 
     def run(*arguments):
@@ -322,7 +327,7 @@ def test_the_benchmark_writes_one_app_day_for_a_hunt(command, tmp_path, capsys):
 
 
 def test_the_benchmark_says_what_it_cannot_use(command, tmp_path, capsys):
-    (tmp_path / "lab" / "truth" / "T1.json").write_text(json.dumps({"label": "relay", "scenario": "poll"}))
+    (tmp_path / "lab" / "truth" / "T1.json").write_text(json.dumps(LABEL | {"label": "relay"}))
     assert command() == 2
     assert "no benign trace" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,8 @@ MANY_TUNNELS: Final = 10
 """Links of one relay from which it is back-connect, a link a session, where the label does not say."""
 NO_EVASION: Final = frozenset({"own_traffic", "links", "gateways"})
 """What the range notes beside its evasions: an app's own traffic, and how many links there are."""
+HARD: Final = ("evade-", "low-and-slow", "lowslow", "delay")
+"""What names of hard scenarios hold, beside what their labels say of evasion."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +51,12 @@ class LabelledApp:
         """A relay inside an app with traffic of its own."""
         return self.relays and self.scenario.startswith("trojan")
 
+    @property
+    def hidden(self) -> bool:
+        """The harder half of the relays: mixed, evading, delaying, or slow with few sessions."""
+        named = any(part in self.scenario for part in HARD)
+        return self.relays and (self.mixed or bool(self.evasion) or named)
+
 
 def read_labels(labs: Sequence[Path]) -> list[LabelledApp]:
     """All labelled apps of the labs, by lab and name.
@@ -68,7 +76,17 @@ def read_labels(labs: Sequence[Path]) -> list[LabelledApp]:
             if app.name in apps:
                 raise SourceError(path, f"names a trace that {apps[app.name].lab} has too.", remedy="Give one of them.")
             apps[app.name] = app
-    return list(apps.values())
+    families = {app.family for app in apps.values()}
+    return [replace(app, family=_kin(app, families)) for app in apps.values()]
+
+
+def _kin(app: LabelledApp, families: Set[str]) -> str:
+    """A relay's family by its program's name, where that names another's.
+
+    Labels may count relays inside apps as a family of their own; held out so, their programs would be trained on.
+    """
+    words = app.program.replace(",", " ").split() if app.relays else []
+    return next((word for word in words if word in families), app.family)
 
 
 def _labelled(lab: Path, name: str, truth: Mapping[str, Any]) -> LabelledApp:

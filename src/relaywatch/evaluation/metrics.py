@@ -37,7 +37,9 @@ def proportion(hits: int, trials: int) -> Estimate:
 
 
 def rate(events: int, exposure: float) -> Estimate:
-    """Events per unit of exposure, with the exact interval of a Poisson count (Garwood 1936)."""
+    """Events per unit of exposure, with the exact interval of a Poisson count (Garwood 1936); NaN of no exposure."""
+    if exposure <= 0.0:
+        return Estimate(float("nan"), 0.0, float("inf"))
     tail = (1.0 - LEVEL) / 2.0
     low = float(chi2.ppf(tail, 2 * events)) / 2.0 if events else 0.0
     high = float(chi2.ppf(1.0 - tail, 2 * events + 2)) / 2.0
@@ -45,7 +47,12 @@ def rate(events: int, exposure: float) -> Estimate:
 
 
 def area_under_curve(scores: Floats, positive: Flags, groups: Sequence[str]) -> Estimate:
-    """Probability that a positive scores above a negative, ties half; interval by resampling whole groups."""
+    """Probability that a positive scores above a negative, ties half; interval by resampling whole groups.
+
+    NaN where there are positives or negatives only.
+    """
+    if positive.all() or not positive.any():
+        return Estimate(float("nan"), 0.0, 1.0)
     value = float(roc_auc_score(positive, scores))
     names = np.array(groups)
     members = [np.flatnonzero(names == name) for name in np.unique(names)]
@@ -60,7 +67,9 @@ def area_under_curve(scores: Floats, positive: Flags, groups: Sequence[str]) -> 
 
 
 def recall_without_alarms(scores: Floats, positive: Flags) -> float:
-    """Share of positives that score above every negative."""
+    """Share of positives that score above every negative; NaN where there are positives or negatives only."""
+    if positive.all() or not positive.any():
+        return float("nan")
     return float((scores[positive] > scores[~positive].max()).mean())
 
 

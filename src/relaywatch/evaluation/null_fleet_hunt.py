@@ -46,8 +46,9 @@ class Finding(NamedTuple):
 class Hunted:
     """What became of some app-days.
 
-    days: a row an app-day: number, flows, volumes, bytes, wanted (bytes of the uid-day that it is modelled on), pairs
-    and links (natural log evidence, before any cap and any other odds), verdict (empty: none); findings: by number.
+    days: a row an app-day: number, traces (numbers of those it draws from), flows, volumes, bytes, wanted (bytes of
+    the uid-day that it is modelled on), pairs and links (natural log evidence, before any cap and any other odds),
+    verdict (empty: none); findings: by number.
     """
 
     days: pl.DataFrame
@@ -58,7 +59,15 @@ def hunt_days(fleet: Fleet, numbers: Sequence[int], settings: Settings) -> Hunte
     """Write some app-days, score each, and hunt those with evidence as a user would."""
     with tempfile.TemporaryDirectory(prefix="relaywatch-null-") as folder:
         plans = write(fleet, numbers, Path(folder, "all")).plans
-        days = pl.DataFrame({"number": list(numbers), "wanted": [plan.wanted for plan in plans]})
+        trace = fleet.bouts.frame["trace"].to_numpy()
+        days = pl.DataFrame(
+            {
+                "number": list(numbers),
+                "wanted": [plan.wanted for plan in plans],
+                "traces": [np.unique(trace[plan.bout]).tolist() for plan in plans],
+            },
+            {"number": pl.Int64, "wanted": pl.Float64, "traces": pl.List(pl.Int32)},
+        )
         days = days.join(_scores(Path(folder, "all"), settings), on="number", maintain_order="left")
         worth = days.filter(pl.max_horizontal("pairs", "links") >= LEAST_EVIDENCE)["number"].to_list()
         findings = {}

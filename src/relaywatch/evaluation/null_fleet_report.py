@@ -9,49 +9,33 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 import polars as pl
-from scipy.stats import chi2
 
 from relaywatch.detection.settings import Settings
+from relaywatch.evaluation.metrics import Estimate, rate
 from relaywatch.evaluation.null_fleet import Fleet, plan_day
 from relaywatch.evaluation.null_fleet_hunt import Finding, Hunted
 from relaywatch.model.finding import Verdict
 
-RATES: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
+LEVELS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 QUANTILES: Final = (0.1, 0.25, 0.5, 0.75, 0.9, 0.99)
-SURE: Final = 0.95
 SHOWN: Final = 30
 NO_FINDING: Final = Finding("", "", "", Counter(), Counter())
 FEWEST_FLOWS: Final = 20
 """Flows from which an app-day counts as busy: with fewer, evidence can hardly arise."""
 
 
-class Interval(NamedTuple):
-    """A count's mean lies between these."""
-
-    low: float
-    high: float
-
-
-def poisson_interval(count: int) -> Interval:
-    """Exact interval of the mean of a Poisson count, for SURE. Source: Garwood, Biometrika 28 (1936)."""
-    outside = (1.0 - SURE) / 2.0
-    low = float(chi2.ppf(outside, 2 * count)) / 2.0 if count else 0.0
-    return Interval(low, float(chi2.ppf(1.0 - outside, 2 * count + 2)) / 2.0)
-
-
 class Tail(NamedTuple):
-    """App-days whose core log evidence is at least -ln(rate), beside how many there may be."""
+    """App-days whose core log evidence is at least -ln(level): how many there are, and how many there may be."""
 
-    rate: float
-    found: int
+    level: float
+    found: Estimate
     allowed: float
-    interval: Interval
 
 
 def tail(strongest: pl.Series) -> list[Tail]:
     """The tail of the evidence. strongest: natural log evidence of every app-day, before any cap."""
-    counts = [(rate, int((strongest >= -math.log(rate)).sum())) for rate in RATES]
-    return [Tail(rate, count, rate * len(strongest), poisson_interval(count)) for rate, count in counts]
+    counts = [(level, int((strongest >= -math.log(level)).sum())) for level in LEVELS]
+    return [Tail(level, rate(count, 1.0), level * len(strongest)) for level, count in counts]
 
 
 def strongest_of(days: pl.DataFrame) -> pl.Series:
@@ -103,13 +87,13 @@ def as_json(hunted: Hunted, fleet: Fleet, programs: Sequence[str]) -> dict[str, 
         "seed": fleet.seed,
         "traces": dict(zip(fleet.bouts.traces, programs, strict=True)),
         "verdicts": dict(sorted(Counter(hunted.days["verdict"].to_list()).items())),
-        "tail": [each._asdict() | {"interval": list(each.interval)} for each in tail(strongest)],
+        "tail": [[each.level, *each.found, each.allowed] for each in tail(strongest)],
         "alarms": [each._asdict() for each in alarms(hunted, fleet, programs, -math.log(1e-3))],
     }
 
 
-def markdown(hunted: Hunted, fleet: Fleet, programs: Sequence[str], settings: Settings) -> str:
-    """The report as Markdown."""
+def markdown(hunted: Hunted, fleet: Fleet, programs: Sequence[str], apart: Sequence[str], settings: Settings) -> str:
+    """The report as Markdown. programs: name of each trace; apart: beginnings of names that are also left out once."""
     bar = -math.log(settings.false_alarms_per_app_day)
     listed = alarms(hunted, fleet, programs, bar)
     return "\n\n".join(
@@ -118,6 +102,7 @@ def markdown(hunted: Hunted, fleet: Fleet, programs: Sequence[str], settings: Se
             _volumes(hunted.days),
             _verdicts(hunted.days, settings),
             _tails(hunted.days),
+            *_without(hunted.days, programs, apart, settings),
             _blame(listed),
             _listing(listed),
         ]
@@ -147,17 +132,28 @@ def _verdicts(days: pl.DataFrame, settings: Settings) -> str:
     rows = ["| verdict | app-days | per app-day | 95 % interval |", "|---|---|---|---|"]
     for verdict in Verdict:
         count = int((days["verdict"] == verdict.value).sum())
-        low, high = poisson_interval(count)
-        shown = f"{low / days.height:.2g} to {high / days.height:.2g}"
-        rows.append(f"| {verdict.value} | {count} | {count / days.height:.2g} | {shown} |")
+        a_day = rate(count, days.height)
+        rows.append(f"| {verdict.value} | {count} | {a_day.value:.2g} | {a_day.low:.2g} to {a_day.high:.2g} |")
     return "\n".join([*rows, "", f"Configured: FalseAlarmsPerAppDay {settings.false_alarms_per_app_day:g}."])
 
 
 def _tails(days: pl.DataFrame) -> str:
     rows = ["| a | app-days with log evidence of -ln a or more | 95 % interval | allowed |", "|---|---|---|---|"]
-    for rate, count, allowed, (low, high) in tail(strongest_of(days)):
-        rows.append(f"| {rate:g} | {count} | {low:.1f} to {high:.1f} | {allowed:g} |")
+    for level, found, allowed in tail(strongest_of(days)):
+        rows.append(f"| {level:g} | {found.value:.0f} | {found.low:.1f} to {found.high:.1f} | {allowed:g} |")
     return "\n".join(rows)
+
+
+def _without(days: pl.DataFrame, programs: Sequence[str], apart: Sequence[str], settings: Settings) -> list[str]:
+    """The same two tables without app-days that draw from programs whose names begin as one of `apart`."""
+    numbers = [trace for trace, name in enumerate(programs) if name.startswith(tuple(apart))]
+    if not numbers:
+        return []
+    left = days.filter(pl.col("traces").list.set_intersection(pl.lit(numbers)).list.len() == 0)
+    head = (
+        f"Without app-days that draw from {', '.join(programs[trace] for trace in numbers)}, {left.height:,} app-days:"
+    )
+    return [head, _verdicts(left, settings), _tails(left)] if left.height else [head]
 
 
 def _blame(listed: Sequence[Alarm]) -> str:
