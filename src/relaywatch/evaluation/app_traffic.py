@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -18,9 +18,19 @@ from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.shards import SHARDS
 from relaywatch.evaluation.labels import LabelledApp
+from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.discovery import discover
 from relaywatch.sources.reading import Reading
+
+VOLUMES: Final = {
+    "flow_id": pl.Int64,
+    "second": pl.Int64,
+    "bytes_out": pl.Float64,
+    "bytes_in": pl.Float64,
+    "packets_out": pl.Int64,
+    "packets_in": pl.Int64,
+}
 
 
 class AppTraffic(NamedTuple):
@@ -31,8 +41,22 @@ class AppTraffic(NamedTuple):
 
 
 def read_traffic(app: LabelledApp) -> AppTraffic:
-    """The app's flows and seconds of its lab files."""
-    flows = pl.read_csv(app.folder / "flows.csv", infer_schema_length=None).select(
+    """The app's flows and seconds of its lab files; no seconds where the trace has totals only.
+
+    Raises SourceError where a file cannot be read as a lab's.
+    """
+    return AppTraffic(_table(app.folder / "flows.csv", _flows), _table(app.folder / "bins.parquet", _volumes))
+
+
+def _table(path: Path, read: Callable[[Path], pl.DataFrame]) -> pl.DataFrame:
+    try:
+        return read(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise SourceError(path, f"cannot be read as a lab's table ({error}).") from error
+
+
+def _flows(path: Path) -> pl.DataFrame:
+    return pl.read_csv(path, infer_schema_length=None).select(
         pl.col("flow_id").cast(pl.Int64),
         pl.col("start").cast(pl.Float64),
         pl.col("end").cast(pl.Float64),
@@ -48,7 +72,12 @@ def read_traffic(app: LabelledApp) -> AppTraffic:
         packets_in=pl.col("rx_pkts").cast(pl.Int64),
         established=pl.col("established").cast(pl.Boolean),
     )
-    volumes = pl.read_parquet(app.folder / "bins.parquet").select(
+
+
+def _volumes(path: Path) -> pl.DataFrame:
+    if not path.is_file():
+        return pl.DataFrame(schema=VOLUMES)
+    return pl.read_parquet(path).select(
         pl.col("flow_id").cast(pl.Int64),
         second=pl.col("sec").cast(pl.Int64),
         bytes_out=pl.col("tx_bytes").cast(pl.Float64),
@@ -56,7 +85,6 @@ def read_traffic(app: LabelledApp) -> AppTraffic:
         packets_out=pl.col("tx_pkts").cast(pl.Int64),
         packets_in=pl.col("rx_pkts").cast(pl.Int64),
     )
-    return AppTraffic(flows, volumes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +110,7 @@ class AppColumns:
 
 
 def read_columns(apps: Sequence[LabelledApp]) -> Iterator[AppColumns]:
-    """The columns of each app that has flows, through the readers and the arrangement of a hunt."""
+    """The columns of each app that has flows, through the readers and the arrangement of a hunt, in no order."""
     by_name = {app.name: app for app in apps}
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         intake = Intake(Path(folder), Settings().allowed_destinations)

@@ -1,8 +1,8 @@
-"""How well pairs of legs, and single flows, are told from all others: the level at which published work reports."""
+"""How well pairs of legs are told from all others: the level at which published work on stepping stones reports."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +18,6 @@ from relaywatch.evaluation.metrics import Estimate, proportion, threshold_at
 
 FALSE_POSITIVE_RATES: Final = (1e-3, 1e-4, 1e-5)
 UNLISTED: Final = -np.inf
-RELAYED: Final = ("relay_in", "relay_tunnel", "relay_out")
 Pair = tuple[int, int]
 
 
@@ -26,28 +25,38 @@ Pair = tuple[int, int]
 class ScoredApp:
     """One app's pairs. true: score of each true pair; false: of every other pair that is listed; pairs: all there are.
 
-    flows: best score of each flow over the pairs that it takes part in, by flow_id.
+    clients, targets: best score of each flow over the pairs that it is in as that leg, by flow_id.
     """
 
     app: LabelledApp
     true: Floats
     false: Floats
     pairs: int
-    flows: dict[int, float]
+    clients: dict[int, float]
+    targets: dict[int, float]
+
+    @property
+    def flows(self) -> dict[int, float]:
+        """Best score of each flow as either leg."""
+        legs = self.clients.keys() | self.targets.keys()
+        return {flow: max(self.clients.get(flow, UNLISTED), self.targets.get(flow, UNLISTED)) for flow in legs}
 
 
 def scored(app: LabelledApp, flow_ids: Sequence[int], scores: dict[Pair, float]) -> ScoredApp:
     """An app's pairs by label. scores: of the pairs (client, target) that a rule lists."""
     number = len(flow_ids)
-    best = dict.fromkeys(flow_ids, UNLISTED)
+    clients: dict[int, float] = {}
+    targets: dict[int, float] = {}
     for (client, target), score in scores.items():
-        best[client], best[target] = max(best[client], score), max(best[target], score)
+        clients[client] = max(clients.get(client, UNLISTED), score)
+        targets[target] = max(targets.get(target, UNLISTED), score)
     return ScoredApp(
         app,
         np.array([scores.get(pair, UNLISTED) for pair in sorted(app.pairs)]),
         np.array([score for pair, score in scores.items() if pair not in app.pairs]),
         number * (number - 1),
-        best,
+        clients,
+        targets,
     )
 
 
@@ -61,51 +70,56 @@ def score_pairs(columns: AppColumns, tables: Tables) -> ScoredApp:
 
 @dataclass(frozen=True, slots=True)
 class BridgeRow:
-    """Share of the true pairs of a group found at each of FALSE_POSITIVE_RATES, over all pairs of all apps."""
+    """Share of the true pairs of a group found at each of FALSE_POSITIVE_RATES, over all pairs of all apps.
+
+    median: of each trace's share at the first of the rates, so that no trace with many pairs decides.
+    """
 
     group: str
     pairs: int
     found: tuple[Estimate, ...]
+    median: float
 
 
-def bridge_rows(apps: Iterable[ScoredApp]) -> list[BridgeRow]:
+def bridge_rows(apps: Sequence[ScoredApp]) -> list[BridgeRow]:
     """Rows by topology and by hiding; thresholds are of all pairs of all apps, ordinary ones too."""
-    apps = list(apps)
-    listed = np.concatenate([np.empty(0), *(app.false for app in apps)])
-    negatives = sum(app.pairs - len(app.true) for app in apps)
-    thresholds = [threshold_at(listed, negatives, rate) for rate in FALSE_POSITIVE_RATES]
     relays = [app for app in apps if app.app.relays]
-    hidden = [app for app in relays if app.app.evasion or app.app.mixed]
-    open_ = [app for app in relays if not (app.app.evasion or app.app.mixed)]
-    groups = [("all", relays), ("not hidden", open_), ("evading or inside an app", hidden)]
+    hidden = [app for app in relays if app.app.hidden]
+    open_ = [app for app in relays if not app.app.hidden]
+    groups = [("all", relays), ("not hidden", open_), ("hidden", hidden)]
     groups += [
-        (f"not hidden, {topology}", [app for app in open_ if app.app.topology == topology])
+        (f"{name}, {topology}", [app for app in members if app.app.topology == topology])
+        for name, members in (("not hidden", open_), ("hidden", hidden))
         for topology in ("accepted", "back_connect", "tunnel")
     ]
-    return [_bridge_row(name, members, thresholds) for name, members in groups if members]
+    thresholds = _thresholds(apps)
+    return [_bridge_row(name, members, thresholds) for name, members in groups if any(len(m.true) for m in members)]
+
+
+def scenario_rows(apps: Sequence[ScoredApp]) -> list[BridgeRow]:
+    """Rows by scenario, with the thresholds of bridge_rows."""
+    members: dict[str, list[ScoredApp]] = {}
+    for app in apps:
+        if app.app.relays:
+            members.setdefault(app.app.scenario, []).append(app)
+    thresholds = _thresholds(apps)
+    return [_bridge_row(scenario, own, thresholds) for scenario, own in sorted(members.items())]
+
+
+def rule_row(rule: str, apps: Sequence[ScoredApp]) -> BridgeRow:
+    """One rule on all apps."""
+    return _bridge_row(rule, [app for app in apps if app.app.relays], _thresholds(apps))
+
+
+def _thresholds(apps: Sequence[ScoredApp]) -> list[float]:
+    listed = np.concatenate([np.empty(0), *(app.false for app in apps)])
+    negatives = sum(app.pairs - len(app.true) for app in apps)
+    return [threshold_at(listed, negatives, rate) for rate in FALSE_POSITIVE_RATES]
 
 
 def _bridge_row(name: str, members: Sequence[ScoredApp], thresholds: Sequence[float]) -> BridgeRow:
-    scores = np.concatenate([app.true for app in members])
+    scores = np.concatenate([np.empty(0), *(app.true for app in members)])
     hits = [int(((scores > least) & np.isfinite(scores)).sum()) for least in thresholds]
-    return BridgeRow(name, len(scores), tuple(proportion(hit, len(scores)) for hit in hits))
-
-
-@dataclass(frozen=True, slots=True)
-class FlowRow:
-    """Single flows at one threshold: relayed ones and links against all others."""
-
-    rule: str
-    precision: float
-    recall: float
-    f1: float
-    false_positive_rate: float
-
-
-def flow_row(rule: str, scores: Floats, relayed: np.ndarray[tuple[int], np.dtype[np.bool_]], least: float) -> FlowRow:
-    """The row of a rule that calls flows relayed that score `least` or more."""
-    called = scores >= least
-    hits = int((called & relayed).sum())
-    precision, recall = hits / max(int(called.sum()), 1), hits / max(int(relayed.sum()), 1)
-    false = int((called & ~relayed).sum()) / max(int((~relayed).sum()), 1)
-    return FlowRow(rule, precision, recall, 2 * precision * recall / max(precision + recall, 1e-12), false)
+    shares = [float(((app.true > thresholds[0]) & np.isfinite(app.true)).mean()) for app in members if len(app.true)]
+    found = tuple(proportion(hit, len(scores)) for hit in hits)
+    return BridgeRow(name, len(scores), found, float(np.median(shares)) if shares else float("nan"))

@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
-from relaywatch.detection.calibration import Tables
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.app_traffic import AppColumns, read_traffic
-from relaywatch.evaluation.baselines.flow_statistics import FlowStatistics, flow_statistics
-from relaywatch.evaluation.baselines.random_forest import FlowForest, Sample, Target
 from relaywatch.evaluation.baselines.registry import baselines
 from relaywatch.evaluation.bridges import (
-    RELAYED,
-    UNLISTED,
     BridgeRow,
-    FlowRow,
     ScoredApp,
     bridge_rows,
-    flow_row,
+    rule_row,
+    scenario_rows,
     score_pairs,
     scored,
 )
-from relaywatch.evaluation.fitting import LabelledLegs, fit
+from relaywatch.evaluation.flow_level import FlowRow, Sought, flow_row, scored_flows
+from relaywatch.evaluation.forest import ForestVotes, apps_statistics, forest_votes
+from relaywatch.evaluation.holdout import evaluate_held_out
 from relaywatch.evaluation.labels import LabelledApp
-from relaywatch.evaluation.metrics import Estimate, area_under_curve, recall_without_alarms
+from relaywatch.evaluation.metrics import Estimate, area_under_curve, proportion, recall_without_alarms
 from relaywatch.evaluation.packets import read_packets
-from relaywatch.evaluation.verdicts import found_in, scores_of
+from relaywatch.evaluation.verdicts import scores_of
 from relaywatch.model.finding import Finding, Verdict
 
 OURS: Final = "relaywatch"
-FLOW_THRESHOLD: Final = 0.5
 Progress = Callable[[str], None]
 
 
@@ -41,108 +37,101 @@ Progress = Callable[[str], None]
 class RuleRow:
     """One rule on whole apps.
 
-    hindsight: recall above the highest benign score there is; recall, false_alarms: on the held-out families, with the
-    highest benign score of the training ones as threshold; at_pairs: TPR of pairs at the first false positive rate.
+    hindsight: recall above the highest benign score there is; recall, of_open, of_hidden, false_alarms: on the held-out
+    families, with the highest benign score of the training ones as threshold, over all relays, those that do not hide,
+    and those that do (LabelledApp.hidden).
     """
 
     rule: str
     area: Estimate
     hindsight: float
-    recall: float
+    recall: Estimate
+    of_open: Estimate
+    of_hidden: Estimate
     false_alarms: int
-    at_pairs: Estimate | None
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonResult:
-    """held_out: findings of each app by tables fitted without its family; pairs, pairs_of_totals: relaywatch's own.
+    """All rules.
 
-    curves: scores of whole apps by rule, in the order of relays.
+    held_out: findings of each app by tables fitted without its family; pairs, pairs_of_totals, pairs_of_scenarios:
+    relaywatch's own; pairs_of_rules: the same pairs by every rule that tells any; curves: scores of whole apps by rule,
+    in the order of relays.
     """
 
     rules: list[RuleRow]
     pairs: list[BridgeRow]
     pairs_of_totals: list[BridgeRow]
+    pairs_of_scenarios: list[BridgeRow]
+    pairs_of_rules: list[BridgeRow]
     flows: list[FlowRow]
     held_out: dict[str, Finding]
     curves: dict[str, Floats]
     relays: Flags
 
 
-def families_of(apps: Sequence[LabelledApp]) -> list[str]:
-    """What is held out together, by name."""
-    return sorted({app.family for app in apps})
-
-
 def evaluate_comparison(columns: Sequence[AppColumns], progress: Progress) -> ComparisonResult:
     """All rules on the same apps. Of relaywatch nothing is told that its own tables saw: they are fitted anew."""
     apps = [own.app for own in columns]
-    tables = {family: tables_without(columns, family) for family in families_of(apps)}
-    held_out: dict[str, Finding] = {}
-    for family in families_of(apps):
-        progress(f"hunting {family} with tables of all others")
-        held_out |= found_in([app.folder for app in apps if app.family == family], tables[family])
+    held_out = evaluate_held_out(columns, progress)
     progress("scoring pairs")
-    ours = [score_pairs(own, tables[own.app.family]) for own in columns]
-    totals = [score_pairs(own.without_volumes, tables[own.app.family]) for own in columns]
-    scores, _ = scores_of(held_out, apps)
-    pair_rows = bridge_rows(ours)
-    relays = [held_out[a.name].verdict is Verdict.RELAY if a.name in held_out else False for a in apps]
-    curves = {OURS: scores}
-    rules = [_by_verdict(apps, scores, np.array(relays), pair_rows[0].found[0])]
-    rules += _baseline_rows(apps, curves, progress)
-    forest_rows, forest_flows = _forest(apps, progress)
+    ours = [score_pairs(own, held_out.tables[own.app.family]) for own in columns]
+    totals = [score_pairs(own.without_volumes, held_out.tables[own.app.family]) for own in columns]
+    scores, relays = scores_of(held_out.findings, apps)
+    verdicts = [held_out.findings[app.name].verdict if app.name in held_out.findings else None for app in apps]
+    called = np.array([verdict is Verdict.RELAY for verdict in verdicts])
+    simple, pairs = _simple_rules(apps, progress)
+    known, votes = _forest(apps, progress)
     return ComparisonResult(
-        rules + forest_rows,
-        pair_rows,
-        bridge_rows(totals),
-        [_own_flows(ours), *forest_flows],
-        held_out,
-        curves,
-        np.array([app.relays for app in apps]),
+        rules=[
+            rule_of_calls(OURS, apps, scores, called),
+            *(rule_of_scores(name, apps, values) for name, values in simple.items()),
+            *(_forest_rule(known, own) for own in votes),
+        ],
+        pairs=bridge_rows(ours),
+        pairs_of_totals=bridge_rows(totals),
+        pairs_of_scenarios=scenario_rows(ours),
+        pairs_of_rules=[rule_row(OURS, ours), *(rule_row(name, listed) for name, listed in pairs.items())],
+        flows=[*_own_flows(ours), *(_forest_flows(known, own) for own in votes)],
+        held_out=held_out.findings,
+        curves={OURS: scores} | simple,
+        relays=relays,
     )
 
 
-def tables_without(columns: Sequence[AppColumns], family: str) -> Tables:
-    """Tables fitted on every relay that is not of the family."""
-    return fit(
-        LabelledLegs(own.app.program, own.flows, own.volumes, own.client_legs)
-        for own in columns
-        if own.app.relays and own.app.family != family
-    )
+def rule_of_calls(rule: str, apps: Sequence[LabelledApp], scores: Floats, called: Flags) -> RuleRow:
+    """The row of a rule that says itself which apps it calls relays."""
+    positive, hidden = np.array([app.relays for app in apps]), np.array([app.hidden for app in apps])
 
+    def recall(of: Flags) -> Estimate:
+        return proportion(int(called[of].sum()), int(of.sum()))
 
-def _by_verdict(apps: Sequence[LabelledApp], scores: Floats, relay: Flags, at_pairs: Estimate) -> RuleRow:
-    """Relaywatch's row: its threshold is the verdict, not a score of the training families."""
-    positive = np.array([app.relays for app in apps])
     return RuleRow(
-        OURS,
+        rule,
         area_under_curve(scores, positive, [app.family for app in apps]),
         recall_without_alarms(scores, positive),
-        float(relay[positive].mean()),
-        int(relay[~positive].sum()),
-        at_pairs,
+        recall(positive),
+        recall(positive & ~hidden),
+        recall(positive & hidden),
+        int(called[~positive].sum()),
     )
 
 
-def _rule_row(rule: str, apps: Sequence[LabelledApp], scores: Floats, at_pairs: Estimate | None) -> RuleRow:
+def rule_of_scores(rule: str, apps: Sequence[LabelledApp], scores: Floats) -> RuleRow:
+    """The row of a rule that gives scores: each family's threshold is the highest benign score of all others."""
     positive, families = np.array([app.relays for app in apps]), np.array([app.family for app in apps])
     called = np.zeros(len(apps), np.bool_)
     for family in np.unique(families):
         training = ~positive & (families != family)
-        called[families == family] = scores[families == family] > scores[training].max()
-    return RuleRow(
-        rule,
-        area_under_curve(scores, positive, families.tolist()),
-        recall_without_alarms(scores, positive),
-        float(called[positive].mean()),
-        int(called[~positive].sum()),
-        at_pairs,
-    )
+        called[families == family] = scores[families == family] > scores[training].max(initial=-np.inf)
+    return rule_of_calls(rule, apps, scores, called)
 
 
-def _baseline_rows(apps: Sequence[LabelledApp], curves: dict[str, Floats], progress: Progress) -> list[RuleRow]:
-    """A row of each rule that needs no training; their scores go into `curves`."""
+def _simple_rules(
+    apps: Sequence[LabelledApp], progress: Progress
+) -> tuple[dict[str, Floats], dict[str, list[ScoredApp]]]:
+    """Rules that need no training: scores of apps, and of pairs where a rule tells any, by rule."""
     scores: dict[str, list[float]] = {}
     pairs: dict[str, list[ScoredApp]] = {}
     for app in apps:
@@ -154,64 +143,45 @@ def _baseline_rows(apps: Sequence[LabelledApp], curves: dict[str, Floats], progr
                 rows = rule.pair_scores(traffic).iter_rows(named=True)
                 listed = {(row["client"], row["target"]): row["score"] for row in rows}
                 pairs.setdefault(rule.name, []).append(scored(app, traffic.flows["flow_id"].to_list(), listed))
-    curves |= {name: np.array(values) for name, values in scores.items()}
-    curves |= {name: np.array(values) for name, values in scores.items()}
-    return [
-        _rule_row(name, apps, np.array(values), bridge_rows(pairs[name])[0].found[0] if name in pairs else None)
-        for name, values in scores.items()
-    ]
+    return {name: np.array(values) for name, values in scores.items()}, pairs
 
 
-def _forest(apps: Sequence[LabelledApp], progress: Progress) -> tuple[list[RuleRow], list[FlowRow]]:
-    """The forest of Huang et al.: trained on all other families and, where there are several labs, on other labs."""
-    statistics: dict[str, FlowStatistics] = {}
-    for app in apps:
-        progress(f"packet statistics of {app.name}")
-        flows = read_traffic(app).flows
-        packets = read_packets(app.folder, flows)
-        if packets is not None:
-            statistics[app.name] = flow_statistics(flows, packets)
+def _forest(apps: Sequence[LabelledApp], progress: Progress) -> tuple[list[LabelledApp], list[ForestVotes]]:
+    """The apps that have packets, and the forest's votes on them."""
+    statistics = apps_statistics(apps, progress)
     known = [app for app in apps if app.name in statistics]
-    if len({app.relays for app in known}) < 2:
-        return [], []
-    rules, flows_rows = [], []
-    splits: dict[str, Callable[[LabelledApp], str]] = {"other families": lambda app: app.family}
-    if len({app.lab for app in known}) > 1:
-        splits["another lab"] = lambda app: app.lab
-    for target in Target:
-        for split, key in splits.items():
-            name = f"random forest, {target.name.lower()} flows, trained on {split}"
-            greatest, votes, truth = _voted(known, statistics, target, key)
-            if greatest is not None:
-                rules.append(_rule_row(name, known, greatest, None))
-                flows_rows.append(flow_row(name, votes, truth, FLOW_THRESHOLD))
-    return rules, flows_rows
+    progress("training the random forest")
+    return known, forest_votes(known, statistics) if known else []
 
 
-def _voted(
-    apps: Sequence[LabelledApp],
-    statistics: Mapping[str, FlowStatistics],
-    target: Target,
-    key: Callable[[LabelledApp], str],
-) -> tuple[Floats | None, Floats, Flags]:
-    """Greatest vote of each app, and votes and labels of every flow, each by a model that saw nothing of its split."""
-    greatest, votes, truth = np.zeros(len(apps)), [np.empty(0)], [np.empty(0, np.bool_)]
-    for held in sorted({key(app) for app in apps}):
-        samples = [Sample(statistics[app.name], app.roles) for app in apps if key(app) != held]
-        model = FlowForest.fit(target, samples)
-        for place, app in enumerate(apps):
-            if key(app) == held:
-                rows = model.flow_scores(statistics[app.name])
-                greatest[place] = model.app_scores(statistics[app.name]).greatest
-                votes.append(rows["score"].to_numpy())
-                truth.append(
-                    np.array([app.roles.get(flow) in target.value for flow in rows["flow_id"].to_list()], np.bool_)
-                )
-    return greatest, np.concatenate(votes), np.concatenate(truth)
+def _forest_rule(apps: Sequence[LabelledApp], votes: ForestVotes) -> RuleRow:
+    """The better, by AUC, of the greatest and the mean vote of an app's flows: the source judges flows, not apps."""
+    rows = [
+        rule_of_scores(f"{_forest_name(votes)}, {kind} vote", apps, values)
+        for kind, values in (("greatest", votes.greatest), ("mean", votes.mean))
+    ]
+    return max(rows, key=lambda row: row.area.value)
 
 
-def _own_flows(apps: Sequence[ScoredApp]) -> FlowRow:
-    """Relaywatch on single flows: those of a pair that it believes more than not."""
-    scores = np.array([score for app in apps for score in app.flows.values()])
-    relayed = np.array([app.app.roles.get(flow) in RELAYED for app in apps for flow in app.flows])
-    return flow_row(OURS, np.where(scores == UNLISTED, -np.inf, scores), relayed, float(np.log(FLOW_THRESHOLD)))
+def _forest_flows(apps: Sequence[LabelledApp], votes: ForestVotes) -> FlowRow:
+    flows = [scored_flows(app, votes.sought, votes.flows[app.name]) for app in apps]
+    return flow_row(f"random forest, trained on {votes.split}", votes.sought, flows)
+
+
+def _forest_name(votes: ForestVotes) -> str:
+    return f"random forest of {votes.sought.name.lower().replace('_', ' ')}, trained on {votes.split}"
+
+
+def _own_flows(apps: Sequence[ScoredApp]) -> list[FlowRow]:
+    """Relaywatch on single flows: each scores as its best pair."""
+    scores = {
+        Sought.CLIENT_LEGS: [app.clients for app in apps],
+        Sought.TARGET_LEGS: [app.targets for app in apps],
+        Sought.BOTH: [app.flows for app in apps],
+    }
+    return [
+        flow_row(
+            OURS, sought, [scored_flows(own.app, sought, listed) for own, listed in zip(apps, of_apps, strict=True)]
+        )
+        for sought, of_apps in scores.items()
+    ]

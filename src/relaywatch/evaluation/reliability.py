@@ -41,11 +41,17 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityResult:
-    """brier: mean squared error of the probability; merged: verdicts on relays in benign apps, and on benign pairs."""
+    """brier: mean squared error of the probability; merged: verdicts on relays in benign apps, and on benign pairs.
+
+    calibration_error: mean distance of what was said from what was observed over the groups, each by its apps (Naeini
+    et al. 2015); *_weighted: if one app in a thousand relays.
+    """
 
     groups: list[Group]
     brier: float
     brier_weighted: float
+    calibration_error: float
+    calibration_error_weighted: float
     merged: dict[str, Counter[str]]
 
 
@@ -67,8 +73,19 @@ def evaluate_reliability(apps: Sequence[LabelledApp], findings: Findings) -> Rel
     weight = _weights(relays)
     error = (said - relays) ** 2
     return ReliabilityResult(
-        _grouped(said, relays, weight), float(error.mean()), float((error * weight).sum() / weight.sum()), verdicts
+        groups=_grouped(said, relays, weight),
+        brier=float(error.mean()),
+        brier_weighted=float(np.average(error, weights=weight)),
+        calibration_error=calibration_error(said, relays, np.ones(len(said))),
+        calibration_error_weighted=calibration_error(said, relays, weight),
+        merged=verdicts,
     )
+
+
+def calibration_error(said: Floats, relays: Flags, weight: Floats) -> float:
+    """Expected calibration error over the groups of EDGES: sum over groups of |sum of weight x (said - relays)|."""
+    sums = np.bincount(np.searchsorted(EDGES, said, "right"), weight * (said - relays))
+    return float(np.abs(sums).sum() / weight.sum())
 
 
 def _probability(finding: Finding | None) -> float:

@@ -17,8 +17,9 @@ from sklearn.metrics import roc_curve
 
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow
-from relaywatch.evaluation.bridges import FALSE_POSITIVE_RATES, BridgeRow, FlowRow
+from relaywatch.evaluation.bridges import FALSE_POSITIVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow
+from relaywatch.evaluation.flow_level import FlowRow
 from relaywatch.evaluation.metrics import Estimate
 from relaywatch.evaluation.reliability import ReliabilityResult
 from relaywatch.evaluation.run import Evaluation
@@ -55,6 +56,10 @@ def markdown(result: Evaluation) -> str:
         _pairs(result.pairs),
         "## Pairs of legs, totals only",
         _pairs(result.totals),
+        "## Pairs of legs by scenario, with volumes",
+        _pairs(result.pairs_of_scenarios),
+        "## Pairs of legs by rule",
+        _pairs(result.pairs_of_rules),
     ]
     parts += ["## Single flows", _flows(result.flows), "## What each evidence adds", _ablation(result.ablation)]
     parts.append(_reliability(result.reliability))
@@ -103,20 +108,22 @@ def _rules(rows: Sequence[RuleRow]) -> str:
         "AUC",
         "recall above every benign app",
         "recall, families held out",
+        "of relays that do not hide",
+        "of hidden ones",
         "false alarms",
-        "pairs: TPR at 1e-3",
     )
-    return table(head, [(r.rule, r.area, r.hindsight, r.recall, r.false_alarms, r.at_pairs) for r in rows])
+    return table(head, [(r.rule, r.area, r.hindsight, r.recall, r.of_open, r.of_hidden, r.false_alarms) for r in rows])
 
 
 def _pairs(rows: Sequence[BridgeRow]) -> str:
-    head = ("relays", "true pairs", *(f"TPR at FPR {rate:g}" for rate in FALSE_POSITIVE_RATES))
-    return table(head, [(row.group, row.pairs, *row.found) for row in rows])
+    rates = [f"TPR at FPR {rate:g}" for rate in FALSE_POSITIVE_RATES]
+    head = ("relays", "true pairs", *rates, f"median of traces, at {FALSE_POSITIVE_RATES[0]:g}")
+    return table(head, [(row.group, row.pairs, *row.found, row.median) for row in rows])
 
 
 def _flows(rows: Sequence[FlowRow]) -> str:
-    head = ("rule", "precision", "recall", "F1", "FPR")
-    return table(head, [(r.rule, r.precision, r.recall, r.f1, r.false_positive_rate) for r in rows])
+    head = ("rule", "flows sought", "flows judged", "precision", "recall", "F1", "FPR")
+    return table(head, [(r.rule, r.sought, r.flows, r.precision, r.recall, r.f1, r.false_positive_rate) for r in rows])
 
 
 def _ablation(rows: Sequence[AblationRow]) -> str:
@@ -135,7 +142,8 @@ def _reliability(result: ReliabilityResult) -> str:
     )
     return (
         f"## Programs merged into one app\n\n{merged}\n\n## Reliability, on apps and merged apps\n\n{groups}\n\n"
-        f"Brier score {result.brier:.4f}; {result.brier_weighted:.5f} if one app in 1,000 relays."
+        f"Brier score {result.brier:.4f}, expected calibration error {result.calibration_error:.4f}; if one app in "
+        f"1,000 relays, {result.brier_weighted:.5f} and {result.calibration_error_weighted:.5f}."
     )
 
 

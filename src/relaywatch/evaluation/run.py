@@ -11,8 +11,9 @@ from pathlib import Path
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow, evaluate_ablation
 from relaywatch.evaluation.app_traffic import read_columns
-from relaywatch.evaluation.bridges import BridgeRow, FlowRow
+from relaywatch.evaluation.bridges import BridgeRow
 from relaywatch.evaluation.comparison import RuleRow, evaluate_comparison
+from relaywatch.evaluation.flow_level import FlowRow
 from relaywatch.evaluation.labels import LabelledApp, read_labels
 from relaywatch.evaluation.reliability import ReliabilityResult, evaluate_reliability
 from relaywatch.evaluation.verdicts import AppResult, evaluate_apps, evaluate_views, found_in
@@ -30,6 +31,8 @@ class Evaluation:
     rules: list[RuleRow]
     pairs: list[BridgeRow]
     totals: list[BridgeRow]
+    pairs_of_scenarios: list[BridgeRow]
+    pairs_of_rules: list[BridgeRow]
     flows: list[FlowRow]
     ablation: list[AblationRow]
     reliability: ReliabilityResult
@@ -60,6 +63,8 @@ def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluatio
         rules=compared.rules,
         pairs=compared.pairs,
         totals=compared.pairs_of_totals,
+        pairs_of_scenarios=compared.pairs_of_scenarios,
+        pairs_of_rules=compared.pairs_of_rules,
         flows=compared.flows,
         ablation=evaluate_ablation(columns, findings),
         reliability=evaluate_reliability(apps, findings),
