@@ -11,7 +11,7 @@ from relaywatch.cli import app as commands
 from relaywatch.detection.calibration import ACCOUNT_BROAD, MEASURED
 from relaywatch.evaluation.app_traffic import read_columns, read_traffic
 from relaywatch.evaluation.bridges import bridge_rows, score_pairs
-from relaywatch.evaluation.comparison import tables_without
+from relaywatch.evaluation.holdout import tables_without
 from relaywatch.evaluation.labels import read_labels
 from relaywatch.evaluation.verdicts import VIEWS, evaluate_apps, evaluate_views, found_in
 from relaywatch.model.errors import SourceError
