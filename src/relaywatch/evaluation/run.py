@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,9 @@ from relaywatch.evaluation.comparison import RuleRow, evaluate_comparison
 from relaywatch.evaluation.flow_level import FlowRow
 from relaywatch.evaluation.labels import LabelledApp, read_labels
 from relaywatch.evaluation.reliability import ReliabilityResult, evaluate_reliability
-from relaywatch.evaluation.verdicts import AppResult, evaluate_apps, evaluate_views, found_in
+from relaywatch.evaluation.verdicts import AppResult, evaluate_apps, found_in
+from relaywatch.evaluation.views import ViewRow, evaluate_views
+from relaywatch.model.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +27,7 @@ class Evaluation:
     labs: list[str]
     held_out: AppResult
     shipped: AppResult
-    views: dict[str, tuple[Counter[str], Counter[str]]]
+    views: list[ViewRow]
     rules: list[RuleRow]
     pairs: list[BridgeRow]
     totals: list[BridgeRow]
@@ -40,8 +41,13 @@ class Evaluation:
 
 
 def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluation:
-    """Evaluate on all labelled apps of the labs. Raises SourceError where one cannot be read."""
+    """Evaluate on all labelled apps of the labs.
+
+    Raises SourceError where one cannot be read, and where there are not relays and benign apps of two families each:
+    one of either is held out in turn.
+    """
     apps = read_labels(labs)
+    _require_families(apps, labs)
     seconds = {app.name: observed_seconds(app) for app in apps}
     progress("hunting with the tables that ship")
     findings = found_in([app.folder for app in apps])
@@ -69,7 +75,22 @@ def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluatio
     )
 
 
+def _require_families(apps: Sequence[LabelledApp], labs: Sequence[Path]) -> None:
+    for kind, relays in (("relays", True), ("benign apps", False)):
+        families = {app.family for app in apps if app.relays is relays}
+        if len(families) < 2:
+            raise SourceError(
+                ", ".join(str(lab) for lab in labs),
+                f"{kind} of {len(families)} families; one is held out in turn, so two at least are needed.",
+                remedy="Give more labs.",
+            )
+
+
 def observed_seconds(app: LabelledApp) -> float:
-    """Time from the begin of a trace to its end, s."""
-    context = json.loads((app.folder / "context.json").read_text(encoding="utf-8"))
-    return float(context["trace_end"]) - float(context["trace_start"])
+    """Time from the begin of a trace to its end, s. Raises SourceError where its context does not say."""
+    path = app.folder / "context.json"
+    try:
+        context = json.loads(path.read_text(encoding="utf-8"))
+        return float(context["trace_end"]) - float(context["trace_start"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(path, f"does not say trace_start and trace_end ({error!r}).") from error
