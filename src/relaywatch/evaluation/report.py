@@ -1,4 +1,4 @@
-"""The evaluation as Markdown, as JSON and as plots."""
+"""The evaluation as Markdown and as JSON."""
 
 from __future__ import annotations
 
@@ -6,15 +6,10 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
-from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow
 from relaywatch.evaluation.bridges import FALSE_POSITIVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow
@@ -170,47 +165,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  any part of the result
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
-
-
-def write_plots(result: Evaluation, folder: Path) -> list[Path]:
-    """roc.svg and reliability.svg in the folder."""
-    mpl.rcParams["svg.hashsalt"] = "relaywatch"  # the same evaluation gives the same file
-    return [
-        _saved(_roc(result.curves, result.relays), folder / "roc.svg"),
-        _saved(_curve(result.reliability), folder / "reliability.svg"),
-    ]
-
-
-def _saved(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, metadata={"Date": None})
-    return path
-
-
-def _roc(curves: Mapping[str, Floats], relays: Flags) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, scores in curves.items():
-        false, true, _ = roc_curve(relays, scores)
-        axes.plot(false, true, label=name, linewidth=2.5 if name == "relaywatch" else 1.0)
-    axes.set(
-        xlabel="benign apps at or above the score",
-        ylabel="relays at or above the score",
-        title="Whole apps, families held out",
-    )
-    axes.legend(fontsize="x-small", loc="lower right")
-    return figure
-
-
-def _curve(result: ReliabilityResult) -> Figure:
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.add_subplot()
-    said = [group.expected for group in result.groups]
-    seen = [group.observed.value for group in result.groups]
-    reach = [
-        [g.observed.value - g.observed.low for g in result.groups],
-        [g.observed.high - g.observed.value for g in result.groups],
-    ]
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    axes.errorbar(said, seen, yerr=reach, marker="o", capsize=3)
-    axes.set(xlabel="probability said", ylabel="share that relays", title="Reliability, on apps and merged apps")
-    return figure

@@ -10,7 +10,7 @@ from pathlib import Path
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow, evaluate_ablation
 from relaywatch.evaluation.app_traffic import read_columns
-from relaywatch.evaluation.bridges import BridgeRow
+from relaywatch.evaluation.bridges import CURVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow, evaluate_comparison
 from relaywatch.evaluation.flow_level import FlowRow
 from relaywatch.evaluation.labels import LabelledApp, read_labels
@@ -22,9 +22,15 @@ from relaywatch.model.errors import SourceError
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All sections. curves: scores of whole apps by rule, in the order of relays."""
+    """All sections.
+
+    apps, relays: names of the judged apps and whether they relay; curves: scores of these apps by rule; pair_curves:
+    true positive rates of pairs by rule, at the false positive rates pair_rates.
+    """
 
     labs: list[str]
+    apps: list[str]
+    relays: Flags
     held_out: AppResult
     shipped: AppResult
     views: list[ViewRow]
@@ -37,7 +43,8 @@ class Evaluation:
     ablation: list[AblationRow]
     reliability: ReliabilityResult
     curves: dict[str, Floats]
-    relays: Flags
+    pair_rates: Floats
+    pair_curves: dict[str, Floats]
 
 
 def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluation:
@@ -59,6 +66,8 @@ def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluatio
     progress("hunting merged programs")
     return Evaluation(
         labs=[lab.name for lab in labs],
+        apps=[app.name for app in judged],
+        relays=compared.relays,
         held_out=evaluate_apps(judged, compared.held_out, seconds),
         shipped=evaluate_apps(judged, findings, seconds),
         views=views,
@@ -71,7 +80,8 @@ def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluatio
         ablation=evaluate_ablation(columns, findings),
         reliability=evaluate_reliability(apps, findings),
         curves=compared.curves,
-        relays=compared.relays,
+        pair_rates=CURVE_RATES,
+        pair_curves=compared.pair_curves,
     )
 
 
