@@ -296,8 +296,9 @@ def evaluate_command(
     Needs the extra: pip install 'relaywatch[evaluate]'. Exit status: 0 done, 2 unusable input.
     """
     try:
+        from relaywatch.evaluation.plots import write_plots
         from relaywatch.evaluation.report import as_json as result_json
-        from relaywatch.evaluation.report import markdown, write_plots
+        from relaywatch.evaluation.report import markdown
         from relaywatch.evaluation.run import evaluate
     except ModuleNotFoundError as missing:
         raise RelaywatchError(f"evaluate needs {missing.name}: pip install 'relaywatch[evaluate]'.") from missing

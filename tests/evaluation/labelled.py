@@ -6,11 +6,6 @@ from pathlib import Path
 from relaywatch.evaluation.labels import LabelledApp
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "traces"
-BEGIN = 1_795_000_000.0
-HEAD = (
-    "flow_id,start,end,proto,local_ip,local_port,remote_ip,remote_port,direction,hostname,hostname_src,"
-    "tx_payload,rx_payload,tx_pkts,rx_pkts,established"
-)
 
 
 def app(name="T1", **other):

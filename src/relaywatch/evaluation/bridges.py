@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +17,8 @@ from relaywatch.evaluation.labels import LabelledApp
 from relaywatch.evaluation.metrics import Estimate, proportion, threshold_at
 
 FALSE_POSITIVE_RATES: Final = (1e-3, 1e-4, 1e-5)
+CURVE_RATES: Final = np.logspace(-6.0, 0.0, 61)
+"""False positive rates at which curves are told."""
 UNLISTED: Final = -np.inf
 Pair = tuple[int, int]
 
@@ -111,10 +113,18 @@ def rule_row(rule: str, apps: Sequence[ScoredApp]) -> BridgeRow:
     return _bridge_row(rule, [app for app in apps if app.app.relays], _thresholds(apps))
 
 
-def _thresholds(apps: Sequence[ScoredApp]) -> list[float]:
+def bridge_curve(apps: Sequence[ScoredApp]) -> Floats:
+    """Share of all true pairs found at each of CURVE_RATES; pairs that are not listed are found at none."""
+    scores = np.concatenate([np.empty(0), *(app.true for app in apps)])
+    ranked = np.sort(scores[np.isfinite(scores)])
+    found = len(ranked) - np.searchsorted(ranked, _thresholds(apps, CURVE_RATES), "right")
+    return np.asarray(found / max(len(scores), 1))
+
+
+def _thresholds(apps: Sequence[ScoredApp], rates: Iterable[float] = FALSE_POSITIVE_RATES) -> list[float]:
     listed = np.concatenate([np.empty(0), *(app.false for app in apps)])
     negatives = sum(app.pairs - len(app.true) for app in apps)
-    return [threshold_at(listed, negatives, rate) for rate in FALSE_POSITIVE_RATES]
+    return [threshold_at(listed, negatives, rate) for rate in rates]
 
 
 def _bridge_row(name: str, members: Sequence[ScoredApp], thresholds: Sequence[float]) -> BridgeRow:

@@ -14,6 +14,7 @@ from relaywatch.evaluation.baselines.registry import baselines
 from relaywatch.evaluation.bridges import (
     BridgeRow,
     ScoredApp,
+    bridge_curve,
     bridge_rows,
     rule_row,
     scenario_rows,
@@ -30,6 +31,7 @@ from relaywatch.evaluation.verdicts import scores_of
 from relaywatch.model.finding import Finding, Verdict
 
 OURS: Final = "relaywatch"
+OURS_OF_TOTALS: Final = "relaywatch, totals only"
 Progress = Callable[[str], None]
 
 
@@ -56,8 +58,8 @@ class ComparisonResult:
     """All rules.
 
     held_out: findings of each app by tables fitted without its family; pairs, pairs_of_totals, pairs_of_scenarios:
-    relaywatch's own; pairs_of_rules: the same pairs by every rule that tells any; curves: scores of whole apps by rule,
-    in the order of relays.
+    relaywatch's own; pairs_of_rules: the same pairs by every rule that tells any; pair_curves: true positive rates of
+    these at CURVE_RATES; curves: scores of whole apps by rule, in the order of relays.
     """
 
     rules: list[RuleRow]
@@ -65,6 +67,7 @@ class ComparisonResult:
     pairs_of_totals: list[BridgeRow]
     pairs_of_scenarios: list[BridgeRow]
     pairs_of_rules: list[BridgeRow]
+    pair_curves: dict[str, Floats]
     flows: list[FlowRow]
     held_out: dict[str, Finding]
     curves: dict[str, Floats]
@@ -93,6 +96,7 @@ def evaluate_comparison(columns: Sequence[AppColumns], progress: Progress) -> Co
         pairs_of_totals=bridge_rows(totals),
         pairs_of_scenarios=scenario_rows(ours),
         pairs_of_rules=[rule_row(OURS, ours), *(rule_row(name, listed) for name, listed in pairs.items())],
+        pair_curves={name: bridge_curve(own) for name, own in ({OURS: ours, OURS_OF_TOTALS: totals} | pairs).items()},
         flows=[*_own_flows(ours), *(_forest_flows(known, own) for own in votes)],
         held_out=held_out.findings,
         curves={OURS: scores} | simple,

@@ -1,21 +1,15 @@
-"""The evaluation as Markdown, as JSON and as plots."""
+"""The evaluation as Markdown and as JSON."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.figure import Figure
-from sklearn.metrics import roc_curve
 
-from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow
 from relaywatch.evaluation.bridges import FALSE_POSITIVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow
@@ -24,6 +18,7 @@ from relaywatch.evaluation.metrics import Estimate
 from relaywatch.evaluation.reliability import ReliabilityResult
 from relaywatch.evaluation.run import Evaluation
 from relaywatch.evaluation.verdicts import NOTHING, AppResult
+from relaywatch.evaluation.views import ViewRow
 from relaywatch.model.finding import Verdict
 
 EVALUATION_VERSION: Final = "1.0.0"
@@ -41,7 +36,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Cell]]) -> str:
 def _cell(cell: Cell) -> str:
     if cell is None:
         return ""
-    if isinstance(cell, float) and not isinstance(cell, Estimate):
+    if isinstance(cell, float):
         return f"{cell:.3g}"
     return str(cell).replace("|", "\\|")
 
@@ -76,6 +71,7 @@ def _apps(title: str, apps: AppResult) -> str:
             ("benign apps called relay", apps.false_relay),
             ("benign apps called relay or suspected", apps.false_flagged),
             (f"false relays per app-day, of {apps.app_days:.2f} app-days", apps.false_relay_per_app_day),
+            ("the same, relay or suspected", apps.false_flagged_per_app_day),
             ("area under the ROC curve, by families", apps.area),
             ("recall above every benign app", apps.recall_without_alarms),
         ],
@@ -93,13 +89,16 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _views(views: Mapping[str, tuple[Counter[str], Counter[str]]]) -> str:
-    rows: list[tuple[Cell, ...]] = [
-        (name, kind, sum(counts.values()), *(counts[verdict] for verdict in VERDICTS))
-        for name, (relays, benign) in views.items()
-        for kind, counts in (("relays", relays), ("benign", benign))
-    ]
-    return "## By kind of telemetry\n\n" + table(("telemetry", "apps", "number", *VERDICTS), rows)
+def _views(rows: Sequence[ViewRow]) -> str:
+    """What cannot prove a relay is marked: there, a relay verdict would be a wrong claim."""
+    head = ("telemetry", "apps", "number", "called relay or suspected", *VERDICTS, "of another topology")
+    cells: list[tuple[Cell, ...]] = []
+    for row in rows:
+        name = row.telemetry if row.proves else f"{row.telemetry} (cannot prove)"
+        for kind, counts in (("relays", row.relays), ("benign", row.benign)):
+            recall, other = (row.recall, row.other_topology) if kind == "relays" else (None, None)
+            cells.append((name, kind, counts.total(), recall, *(counts[verdict] for verdict in VERDICTS), other))
+    return "## By kind of telemetry\n\n" + table(head, cells)
 
 
 def _rules(rows: Sequence[RuleRow]) -> str:
@@ -154,7 +153,7 @@ def as_json(result: Evaluation) -> str:
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  any part of the result
     if isinstance(value, Estimate):
-        return {"value": _plain(value.value), "low": value.low, "high": value.high}
+        return {name: _plain(part) for name, part in value._asdict().items()}
     if dataclasses.is_dataclass(value):
         return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -166,47 +165,3 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  any part of the result
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value
-
-
-def write_plots(result: Evaluation, folder: Path) -> list[Path]:
-    """roc.svg and reliability.svg in the folder."""
-    mpl.rcParams["svg.hashsalt"] = "relaywatch"  # the same evaluation gives the same file
-    return [
-        _saved(_roc(result.curves, result.relays), folder / "roc.svg"),
-        _saved(_curve(result.reliability), folder / "reliability.svg"),
-    ]
-
-
-def _saved(figure: Figure, path: Path) -> Path:
-    figure.savefig(path, metadata={"Date": None})
-    return path
-
-
-def _roc(curves: Mapping[str, Floats], relays: Flags) -> Figure:
-    figure = Figure(figsize=(8, 5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, scores in curves.items():
-        false, true, _ = roc_curve(relays, scores)
-        axes.plot(false, true, label=name, linewidth=2.5 if name == "relaywatch" else 1.0)
-    axes.set(
-        xlabel="benign apps at or above the score",
-        ylabel="relays at or above the score",
-        title="Whole apps, families held out",
-    )
-    axes.legend(fontsize="x-small", loc="lower right")
-    return figure
-
-
-def _curve(result: ReliabilityResult) -> Figure:
-    figure = Figure(figsize=(6, 5), layout="constrained")
-    axes = figure.add_subplot()
-    said = [group.expected for group in result.groups]
-    seen = [group.observed.value for group in result.groups]
-    reach = [
-        [g.observed.value - g.observed.low for g in result.groups],
-        [g.observed.high - g.observed.value for g in result.groups],
-    ]
-    axes.plot([0, 1], [0, 1], color="grey", linewidth=1)
-    axes.errorbar(said, seen, yerr=reach, marker="o", capsize=3)
-    axes.set(xlabel="probability said", ylabel="share that relays", title="Reliability, on apps and merged apps")
-    return figure

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,23 +10,30 @@ from pathlib import Path
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow, evaluate_ablation
 from relaywatch.evaluation.app_traffic import read_columns
-from relaywatch.evaluation.bridges import BridgeRow
+from relaywatch.evaluation.bridges import CURVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow, evaluate_comparison
 from relaywatch.evaluation.flow_level import FlowRow
 from relaywatch.evaluation.labels import LabelledApp, read_labels
 from relaywatch.evaluation.reliability import ReliabilityResult, evaluate_reliability
-from relaywatch.evaluation.verdicts import AppResult, evaluate_apps, evaluate_views, found_in
+from relaywatch.evaluation.verdicts import AppResult, evaluate_apps, found_in
+from relaywatch.evaluation.views import ViewRow, evaluate_views
 from relaywatch.model.errors import SourceError
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """All sections. curves: scores of whole apps by rule, in the order of relays."""
+    """All sections.
+
+    apps, relays: names of the judged apps and whether they relay; curves: scores of these apps by rule; pair_curves:
+    true positive rates of pairs by rule, at the false positive rates pair_rates.
+    """
 
     labs: list[str]
+    apps: list[str]
+    relays: Flags
     held_out: AppResult
     shipped: AppResult
-    views: dict[str, tuple[Counter[str], Counter[str]]]
+    views: list[ViewRow]
     rules: list[RuleRow]
     pairs: list[BridgeRow]
     totals: list[BridgeRow]
@@ -37,15 +43,18 @@ class Evaluation:
     ablation: list[AblationRow]
     reliability: ReliabilityResult
     curves: dict[str, Floats]
-    relays: Flags
+    pair_rates: Floats
+    pair_curves: dict[str, Floats]
 
 
 def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluation:
-    """Evaluate on all labelled apps of the labs. Raises SourceError where one cannot be read."""
+    """Evaluate on all labelled apps of the labs.
+
+    Raises SourceError where one cannot be read, and where there are not relays and benign apps of two families each:
+    one of either is held out in turn.
+    """
     apps = read_labels(labs)
-    if not all(len({app.family for app in apps if app.relays is relays}) > 1 for relays in (True, False)):
-        remedy = "Give labs with two families of relays and two of ordinary programs at the least."
-        raise SourceError(labs[0], "has too few labelled programs to hold any out.", remedy=remedy)
+    _require_families(apps, labs)
     seconds = {app.name: observed_seconds(app) for app in apps}
     progress("hunting with the tables that ship")
     findings = found_in([app.folder for app in apps])
@@ -57,6 +66,8 @@ def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluatio
     progress("hunting merged programs")
     return Evaluation(
         labs=[lab.name for lab in labs],
+        apps=[app.name for app in judged],
+        relays=compared.relays,
         held_out=evaluate_apps(judged, compared.held_out, seconds),
         shipped=evaluate_apps(judged, findings, seconds),
         views=views,
@@ -69,11 +80,27 @@ def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluatio
         ablation=evaluate_ablation(columns, findings),
         reliability=evaluate_reliability(apps, findings),
         curves=compared.curves,
-        relays=compared.relays,
+        pair_rates=CURVE_RATES,
+        pair_curves=compared.pair_curves,
     )
 
 
+def _require_families(apps: Sequence[LabelledApp], labs: Sequence[Path]) -> None:
+    for kind, relays in (("relays", True), ("benign apps", False)):
+        families = {app.family for app in apps if app.relays is relays}
+        if len(families) < 2:
+            raise SourceError(
+                ", ".join(str(lab) for lab in labs),
+                f"{kind} of {len(families)} families; one is held out in turn, so two at least are needed.",
+                remedy="Give more labs.",
+            )
+
+
 def observed_seconds(app: LabelledApp) -> float:
-    """Time from the begin of a trace to its end, s."""
-    context = json.loads((app.folder / "context.json").read_text(encoding="utf-8"))
-    return float(context["trace_end"]) - float(context["trace_start"])
+    """Time from the begin of a trace to its end, s. Raises SourceError where its context does not say."""
+    path = app.folder / "context.json"
+    try:
+        context = json.loads(path.read_text(encoding="utf-8"))
+        return float(context["trace_end"]) - float(context["trace_start"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(path, f"does not say trace_start and trace_end ({error!r}).") from error

@@ -1,8 +1,7 @@
-"""What a hunt says of labelled apps, by verdict, and what it says of them through poorer telemetry."""
+"""What a hunt says of labelled apps, by verdict."""
 
 from __future__ import annotations
 
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,6 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from relaywatch.detection.calibration import MEASURED, PRIOR_LOG_ODDS, Tables
 from relaywatch.detection.columns import Flags, Floats
@@ -23,11 +19,6 @@ from relaywatch.evaluation.labels import LabelledApp
 from relaywatch.evaluation.metrics import Estimate, area_under_curve, proportion, rate, recall_without_alarms
 from relaywatch.governance.exceptions import Exceptions
 from relaywatch.model.finding import Finding, Verdict
-from relaywatch.model.quarantine import Quarantine
-from relaywatch.model.schemas import Direction
-from relaywatch.outputs.telemetry import ExportFormat, export
-from relaywatch.sources.discovery import discover
-from relaywatch.sources.reading import Reading
 
 DAY_S: Final = 86_400.0
 ALARMS: Final = (Verdict.RELAY, Verdict.SUSPECTED_RELAY)
@@ -64,15 +55,10 @@ class Row:
     verdicts: Counter[str]
     topology_right: int
 
-    @property
-    def flagged(self) -> int:
-        """Relays that were called a relay or a suspected one."""
-        return sum(self.verdicts[verdict.value] for verdict in ALARMS)
-
 
 @dataclass(frozen=True, slots=True)
 class AppResult:
-    """Figures of whole apps. app_days: observed time of the benign apps, in days."""
+    """Figures of whole apps. app_days: observed time of the benign apps, in days; flagged: relay or suspected relay."""
 
     relays: int
     benign: int
@@ -82,6 +68,7 @@ class AppResult:
     false_relay: Estimate
     false_flagged: Estimate
     false_relay_per_app_day: Estimate
+    false_flagged_per_app_day: Estimate
     area: Estimate
     recall_without_alarms: float
     rows: list[Row]
@@ -106,6 +93,7 @@ def evaluate_apps(apps: Sequence[LabelledApp], findings: Findings, seconds: Mapp
         false_relay=proportion(named[False, relay], len(benign)),
         false_flagged=proportion(flagged[False], len(benign)),
         false_relay_per_app_day=rate(named[False, relay], days),
+        false_flagged_per_app_day=rate(flagged[False], days),
         area=area_under_curve(scores, positive, [a.family for a in apps]),
         recall_without_alarms=recall_without_alarms(scores, positive),
         rows=[_row(group, members, findings) for group, members in _groups(relays)],
@@ -121,7 +109,8 @@ def _groups(relays: Sequence[LabelledApp]) -> list[tuple[str, list[LabelledApp]]
     kinds: list[tuple[str, Callable[[LabelledApp], str]]] = [
         ("lab", lambda app: app.lab),
         ("topology", lambda app: app.topology),
-        ("hidden in an app of its own traffic", lambda app: "yes" if app.mixed else "no"),
+        ("hidden", lambda app: "yes" if app.hidden else "no"),
+        ("inside an app with traffic of its own", lambda app: "yes" if app.mixed else "no"),
         ("evasion", lambda app: app.evasion or "none"),
         ("program", lambda app: app.program),
     ]
@@ -135,52 +124,3 @@ def _groups(relays: Sequence[LabelledApp]) -> list[tuple[str, list[LabelledApp]]
 def _row(group: str, members: Sequence[LabelledApp], findings: Findings) -> Row:
     right = sum(1 for app in members if app.name in findings and findings[app.name].topology == app.topology)
     return Row(group, len(members), Counter(verdict_of(findings, app) for app in members), right)
-
-
-def _without(table: pa.Table, *columns: str) -> pa.Table:
-    for name in columns:
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, table.schema.field(name), pa.nulls(len(table), table.schema.field(name).type))
-    return table
-
-
-def _connects(flows: pa.Table) -> pa.Table:
-    dialled = flows.filter(pc.equal(flows["direction_id"], int(Direction.OUTBOUND)))
-    return _without(dialled, "bytes_out", "bytes_in", "end_time")
-
-
-View = Callable[[dict[str, pa.Table]], dict[str, pa.Table]]
-VIEWS: Final[dict[str, View]] = {
-    "all fields": lambda tables: tables,
-    "totals only": lambda tables: {name: table for name, table in tables.items() if name != "volumes"},
-    "no host names": lambda tables: tables | {"flows": _without(tables["flows"], "remote_hostname")},
-    "no app identity": lambda tables: {
-        name: _without(tables[name], "android_package", "android_uid") for name in ("flows", "volumes")
-    },
-    "totals, no app identity": lambda tables: {"flows": _without(tables["flows"], "android_package", "android_uid")},
-    "connect events only": lambda tables: {
-        name: _connects(table) if name == "flows" else table for name, table in tables.items() if name != "volumes"
-    },
-}
-"""Kinds of telemetry: what each leaves of the canonical tables."""
-
-
-def evaluate_views(apps: Sequence[LabelledApp]) -> dict[str, tuple[Counter[str], Counter[str]]]:
-    """By kind of telemetry: verdicts on relays, and on benign apps."""
-    with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
-        reading = Reading(Quarantine())
-        units = discover([app.folder for app in apps]).units
-        paths = export((batch for unit in units for batch in unit.read(reading)), ExportFormat.PARQUET, Path(folder))
-        tables = {path.stem: pq.read_table(path) for path in paths}
-        return {name: _seen(apps, view(tables), Path(folder) / name.replace(" ", "-")) for name, view in VIEWS.items()}
-
-
-def _seen(
-    apps: Sequence[LabelledApp], tables: Mapping[str, pa.Table], folder: Path
-) -> tuple[Counter[str], Counter[str]]:
-    folder.mkdir()
-    for name, table in tables.items():
-        pq.write_table(table, folder / f"{name}.parquet")
-    findings = found_in([folder])
-    relays = Counter(verdict_of(findings, app) for app in apps if app.relays)
-    return relays, Counter(verdict_of(findings, app) for app in apps if not app.relays)
