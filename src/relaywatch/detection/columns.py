@@ -57,7 +57,7 @@ class VolumeColumns(NamedTuple):
 
 
 class Group(NamedTuple):
-    """One (device, app)'s flows, rows counted from 0, with the order of their ends and the span of their activity."""
+    """One (device, app)'s flows, rows counted from 0, with the order of their ends."""
 
     start: Floats
     end: Floats
@@ -69,8 +69,6 @@ class Group(NamedTuple):
     protocol: Ints
     by_end: Ints
     ends: Floats
-    begin: float
-    span: float
 
 
 @compiled
@@ -79,7 +77,6 @@ def group_of(flows: FlowColumns, number: int) -> Group:
     a, b = flows.offsets[number], flows.offsets[number + 1]
     end = flows.end[a:b]
     by_end = np.argsort(end, kind="mergesort")
-    begin = flows.start[a]
     return Group(
         flows.start[a:b],
         end,
@@ -91,8 +88,6 @@ def group_of(flows: FlowColumns, number: int) -> Group:
         flows.protocol[a:b],
         by_end,
         end[by_end],
-        begin,
-        max(end[by_end[-1]], flows.start[b - 1]) - begin + 1.0,
     )
 
 
