@@ -21,7 +21,9 @@ LAB = {
     "T1126": {"tool": "wireguard", "scenario": "vpn-client", "label": "benign"},
     "T1312": {"tool": "read-later", "scenario": "read-later", "label": "benign"},
     "T1606": {"tool": "push", "scenario": "push-fetch", "label": "benign"},
+    "T1273": {"tool": "aria2", "scenario": "bittorrent", "label": "benign"},
 }
+TOTALS, EMPTY = "T1312", "T1273"
 SECTIONS = (
     "Held out: tables fitted without the app's family",
     "In sample: the tables that ship",
@@ -75,7 +77,11 @@ def run(*arguments):
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory):
     folder = tmp_path_factory.mktemp("evaluation")
-    status, shown, told = run(build(folder / "lab", LAB), "--out", folder / "out")
+    lab = build(folder / "lab", LAB)
+    (lab / "traces" / TOTALS / "bins.parquet").unlink()
+    head, *_ = (lab / "traces" / EMPTY / "flows.csv").read_text().splitlines(keepends=True)
+    (lab / "traces" / EMPTY / "flows.csv").write_text(head)
+    status, shown, told = run(lab, "--out", folder / "out")
     assert (status, "rror" in told) == (0, False), told
     return folder / "out", shown
 
@@ -93,13 +99,14 @@ def test_the_document_says_its_version_and_the_same_figures(outcome):
     document = json.loads((out / "evaluation.json").read_text())
     assert re.fullmatch(r"\d+\.\d+\.\d+", document["evaluation_version"])
     assert document["labs"] == ["lab"]
-    assert document["apps"] == sorted(LAB)
+    assert document["apps"] == sorted(set(LAB) - {EMPTY})
+    assert document["without_flows"] == [EMPTY]
     assert document["held_out"]["relays"] == 3
     assert document["held_out"]["benign"] == 3
     assert document["held_out"]["recall_flagged"]["value"] == 1.0
     assert document["held_out"]["false_flagged"] == {"value": 0.0, "low": 0.0, "high": pytest.approx(0.708, abs=1e-3)}
     scores = document["curves"]["relaywatch"]
-    assert len(scores) == len(document["relays"]) == len(LAB)
+    assert len(scores) == len(document["relays"]) == len(document["apps"])
     assert len(document["pair_rates"]) == len(document["pair_curves"]["relaywatch"])
     assert all(0.0 <= share <= 1.0 for curve in document["pair_curves"].values() for share in curve)
 
@@ -152,7 +159,16 @@ def test_a_lab_that_cannot_be_held_out_is_refused(tmp_path, names, kind):
     assert kind in refused(build(tmp_path / "lab", names), "--out", tmp_path / "out")
 
 
-def test_a_label_without_its_trace_is_refused(tmp_path):
-    lab = build(tmp_path / "lab", LAB)
-    shutil.rmtree(lab / "traces" / "T1048")
+@pytest.mark.parametrize(
+    ("member", "text"), [(".", None), ("context.json", None), ("context.json", "[1"), ("flows.csv", "text")], ids=str
+)
+def test_a_trace_that_cannot_be_read_is_refused_by_name(tmp_path, member, text):
+    lab = build(tmp_path / "lab", ["T1048", "T1270", "T1126", "T1606"])
+    damaged = lab / "traces" / "T1048" / member
+    if text is not None:
+        damaged.write_text(text)
+    elif damaged.is_dir():
+        shutil.rmtree(damaged)
+    else:
+        damaged.unlink()
     assert "T1048" in refused(lab, "--out", tmp_path / "out")

@@ -64,12 +64,13 @@ def write_merged(merged: Merged, folder: Path) -> None:
         texts = (pl.col(name).cast(pl.String) for name in ("hostname", "hostname_src"))
         moved = (pl.col(name) + shift for name in ("start", "end"))
         flows.append(table.with_columns(pl.col("flow_id") + offset, *moved, *texts))
-        seconds = pl.read_parquet(trace / "bins.parquet")
-        of_flow, second = pl.col("flow_id").cast(pl.Int64) + offset, pl.col("sec").cast(pl.Int64) + shift
-        volumes.append(seconds.with_columns(of_flow, second))
+        if (trace / "bins.parquet").is_file():
+            of_flow, second = pl.col("flow_id").cast(pl.Int64) + offset, pl.col("sec").cast(pl.Int64) + shift
+            volumes.append(pl.read_parquet(trace / "bins.parquet").with_columns(of_flow, second))
         offset += int(table["flow_id"].to_numpy().max(initial=0)) + 1
     pl.concat(flows, how="vertical_relaxed").sort("start").write_csv(target / "flows.csv")
-    pl.concat(volumes, how="vertical_relaxed").write_parquet(target / "bins.parquet")
+    if volumes:
+        pl.concat(volumes, how="vertical_relaxed").write_parquet(target / "bins.parquet")
     (target / "context.json").write_bytes((merged.second.folder / "context.json").read_bytes())
 
 

@@ -43,7 +43,8 @@ def _cell(cell: Cell) -> str:
 
 def markdown(result: Evaluation) -> str:
     """The whole evaluation, a section each."""
-    parts = ["# Evaluation", _apps("Held out: tables fitted without the app's family", result.held_out)]
+    parts = ["# Evaluation", f"On {_listed(result.labs)}. Not judged, without a flow: {_listed(result.without_flows)}."]
+    parts.append(_apps("Held out: tables fitted without the app's family", result.held_out))
     parts += [_apps("In sample: the tables that ship", result.shipped), _views(result.views)]
     parts += ["## Rules on the same apps and split", _rules(result.rules)]
     parts += [

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.ablation import AblationRow, evaluate_ablation
-from relaywatch.evaluation.app_traffic import read_columns
+from relaywatch.evaluation.app_traffic import read_columns, read_traffic
 from relaywatch.evaluation.bridges import CURVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow, evaluate_comparison
 from relaywatch.evaluation.flow_level import FlowRow
@@ -24,12 +24,13 @@ from relaywatch.model.errors import SourceError
 class Evaluation:
     """All sections.
 
-    apps, relays: names of the judged apps and whether they relay; curves: scores of these apps by rule; pair_curves:
-    true positive rates of pairs by rule, at the false positive rates pair_rates.
+    apps, relays: names of the judged apps and whether they relay; without_flows: names of the others; curves: scores of
+    the judged apps by rule; pair_curves: true positive rates of pairs by rule, at the false positive rates pair_rates.
     """
 
     labs: list[str]
     apps: list[str]
+    without_flows: list[str]
     relays: Flags
     held_out: AppResult
     shipped: AppResult
@@ -50,26 +51,30 @@ class Evaluation:
 def evaluate(labs: Sequence[Path], progress: Callable[[str], None]) -> Evaluation:
     """Evaluate on all labelled apps of the labs.
 
-    Raises SourceError where one cannot be read, and where there are not relays and benign apps of two families each:
-    one of either is held out in turn.
+    Raises SourceError where a trace cannot be read, and where there are not relays and benign apps of two families
+    each: one of either is held out in turn.
     """
-    apps = read_labels(labs)
+    labelled = read_labels(labs)
+    seconds = {app.name: observed_seconds(app) for app in labelled}
+    for app in labelled:
+        progress(f"reading {app.name}")
+        read_traffic(app)
+    columns = sorted(read_columns(labelled), key=lambda own: own.app.name)
+    apps = [own.app for own in columns]
     _require_families(apps, labs)
-    seconds = {app.name: observed_seconds(app) for app in apps}
     progress("hunting with the tables that ship")
     findings = found_in([app.folder for app in apps])
-    columns = sorted(read_columns(apps), key=lambda own: own.app.name)
     compared = evaluate_comparison(columns, progress)
-    judged = [own.app for own in columns]
     progress("hunting through poorer telemetry")
     views = evaluate_views(apps)
     progress("hunting merged programs")
     return Evaluation(
         labs=[lab.name for lab in labs],
-        apps=[app.name for app in judged],
+        apps=[app.name for app in apps],
+        without_flows=sorted({app.name for app in labelled} - {app.name for app in apps}),
         relays=compared.relays,
-        held_out=evaluate_apps(judged, compared.held_out, seconds),
-        shipped=evaluate_apps(judged, findings, seconds),
+        held_out=evaluate_apps(apps, compared.held_out, seconds),
+        shipped=evaluate_apps(apps, findings, seconds),
         views=views,
         rules=compared.rules,
         pairs=compared.pairs,
