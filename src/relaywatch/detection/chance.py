@@ -51,8 +51,13 @@ def shifts_within(span_s: float) -> Floats:
 def clock_step(start: Floats) -> float:
     """Step in s of the clock that stamped these starts, from COARSE_CLOCKS_S; 0 where it is finer."""
     for step in COARSE_CLOCKS_S:
-        steps = (start - start[0]) / step
-        if np.abs(steps - np.round(steps)).max() < 1e-6:
+        coarse = True
+        for time in start:
+            steps = (time - start[0]) / step
+            if abs(steps - np.round(steps)) >= 1e-6:
+                coarse = False
+                break
+        if coarse:
             return float(step)
     return 0.0
 
