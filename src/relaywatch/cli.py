@@ -288,7 +288,9 @@ def export_command(
 def evaluate_command(
     labs: Annotated[list[Path], typer.Argument(help="Folders with traces/ and truth/", show_default=False)],
     *,
-    folder: Annotated[Path, typer.Option("--out", help="Folder for evaluation.md, evaluation.json and the plots")],
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="Folder for evaluation.md, evaluation.json and the plots")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure the detection on labelled traffic, beside published rules, with whole families of programs held out.
@@ -302,15 +304,17 @@ def evaluate_command(
         from relaywatch.evaluation.run import evaluate
     except ModuleNotFoundError as missing:
         raise RelaywatchError(f"evaluate needs {missing.name}: pip install 'relaywatch[evaluate]'.") from missing
-    folder.mkdir(parents=True, exist_ok=True)
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs nothing
     with Console(stderr=True).status("Evaluating") as status:
         result = evaluate(labs, lambda step: status.update(f"Evaluating: {printable(step)}"))
-    text = markdown(result)
-    (folder / "evaluation.md").write_text(text, encoding="utf-8")
-    (folder / "evaluation.json").write_text(result_json(result), encoding="utf-8")
-    write_plots(result, folder)
+    text, document = markdown(result), result_json(result)
+    if folder is not None:
+        (folder / "evaluation.md").write_text(text, encoding="utf-8")
+        (folder / "evaluation.json").write_text(document, encoding="utf-8")
+        write_plots(result, folder)
     if as_json:
-        sys.stdout.write(result_json(result) + "\n")
+        sys.stdout.write(document + "\n")
     else:
         _Output().print(Markdown(text))
 

@@ -172,3 +172,8 @@ def test_a_trace_that_cannot_be_read_is_refused_by_name(tmp_path, member, text):
     else:
         damaged.unlink()
     assert "T1048" in refused(lab, "--out", tmp_path / "out")
+
+
+def test_a_place_that_is_no_folder_is_refused_before_the_work(tmp_path):
+    (tmp_path / "out").write_text("")
+    assert "out" in refused(tmp_path, "--out", tmp_path / "out")

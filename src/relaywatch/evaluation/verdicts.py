@@ -111,7 +111,7 @@ def _groups(relays: Sequence[LabelledApp]) -> list[tuple[str, list[LabelledApp]]
         ("topology", lambda app: app.topology),
         ("hidden", lambda app: "yes" if app.hidden else "no"),
         ("inside an app with traffic of its own", lambda app: "yes" if app.mixed else "no"),
-        ("evasion", lambda app: app.evasion or "none"),
+        ("evasion", _evasion),
         ("program", lambda app: app.program),
     ]
     return [
@@ -119,6 +119,11 @@ def _groups(relays: Sequence[LabelledApp]) -> list[tuple[str, list[LabelledApp]]
         for kind, key in kinds
         for value in sorted({key(app) for app in relays})
     ]
+
+
+def _evasion(app: LabelledApp) -> str:
+    """What hides the relay by its label, else by its scenario's name."""
+    return app.evasion or (app.scenario if app.hidden and not app.mixed else "none")
 
 
 def _row(group: str, members: Sequence[LabelledApp], findings: Findings) -> Row:
