@@ -108,7 +108,7 @@ SIGNAL = {
 }
 
 
-@pytest.mark.parametrize("damage", [{"kind": 0}, {"kind": 14}, {"kind": 255}, {"observability": 3}])
+@pytest.mark.parametrize("damage", [{"kind": 0}, {"kind": max(SignalKind) + 1}, {"kind": 255}, {"observability": 3}])
 def test_a_signal_whose_number_means_nothing_is_put_aside(tmp_path, damage):
     rows = [SIGNAL, SIGNAL | damage, SIGNAL]
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "signals.parquet")

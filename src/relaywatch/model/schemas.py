@@ -8,7 +8,7 @@ observed by that source.
 
 from __future__ import annotations
 
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from typing import Final
 
 import pyarrow as pa
@@ -59,6 +59,11 @@ FLOWS: Final = pa.schema(
         ),
         _field("start_time", INSTANT, "First packet, or connect time", "us since epoch", required=True),
         _field("end_time", INSTANT, "Last packet or close; null where the source cannot tell", "us since epoch"),
+        _field(
+            "start_observability",
+            pa.uint8(),
+            "Inferred: start_time is when the connection was first seen open, as in a socket table; null is observed",
+        ),
         _field("protocol_num", pa.uint8(), "IANA protocol: 6 TCP, 17 UDP", required=True),
         _field("direction_id", pa.uint8(), "Direction: 0 unknown, 1 inbound (accepted), 2 outbound", required=True),
         _field("direction_observability", pa.uint8(), "Observability of direction_id", required=True),
@@ -98,6 +103,11 @@ VOLUMES: Final = pa.schema(
         _field("bytes_in", pa.int64(), "Transport payload received in the interval", "bytes", required=True),
         _field("packets_out", pa.int64(), "Packets sent", "packets"),
         _field("packets_in", pa.int64(), "Packets received", "packets"),
+        _field(
+            "android_set",
+            TEXT,
+            "Of a whole uid's volume: background, foreground, vpn_in, vpn_out; null where not parted",
+        ),
         *_PROVENANCE,
     ]
 )
@@ -120,6 +130,10 @@ class SignalKind(IntEnum):
     LOGGING_GAP = 11
     CAPTURE = 12
     SOCKS_REQUEST = 13
+    HTTP_CONNECT = 14
+    NAME_LOOKUP = 15
+    PACKAGE_CHANGE = 16
+    THREAT_VERDICT = 17
 
 
 SIGNALS: Final = pa.schema(
@@ -135,7 +149,23 @@ SIGNALS: Final = pa.schema(
     ]
 )
 """One row a signal. LOGGING_GAP and CAPTURE state when a source was blind or watching;
-a CAPTURE's detail lists, space-separated, the SignalKind names that the source would have shown."""
+a CAPTURE's detail lists, space-separated, the SignalKind names that the source would have shown. SOCKS_REQUEST and
+HTTP_CONNECT are proxy requests that the device answered; a NAME_LOOKUP's detail is the host name, then the addresses
+answered, space-separated; a THREAT_VERDICT is another product's judgement and only corroborates."""
+
+
+class IdentifierKind(StrEnum):
+    """Names under which sources know one device."""
+
+    SERIAL = "serial"
+    IMEI = "imei"
+    ANDROID_ID = "android_id"
+    MDM_ID = "mdm_id"
+    SENSOR_ID = "sensor_id"
+    MAC = "mac"
+    HOSTNAME = "hostname"
+    IP = "ip"
+
 
 INVENTORY: Final = pa.schema(
     [
@@ -147,9 +177,18 @@ INVENTORY: Final = pa.schema(
         _field("signing_digest", TEXT, "SHA-256 of the signing certificate, lower-case hex"),
         _field("installer", TEXT, "Package that installed the app"),
         _field("detail", TEXT, "Anything else the source said, as text"),
+        _field("identifier_kind", TEXT, "IdentifierKind of identifier; null where the row names none"),
+        _field(
+            "identifier",
+            TEXT,
+            "Another name of the device: serial, IMEI, id of an MDM or security product (prefixed with its name), "
+            "MAC (lower case, colons), IP address (canonical)",
+        ),
+        _field("valid_from", INSTANT, "Begin of the time for which the identifier is the device's", "us since epoch"),
+        _field("valid_to", INSTANT, "Its end; null: until another source says otherwise", "us since epoch"),
         *_PROVENANCE,
     ]
 )
-"""One row an app on a device (or a device with null package)."""
+"""One row an app on a device, or a device (null package), or one identifier of a device, valid for a time (a lease)."""
 
 TABLES: Final = {"flows": FLOWS, "volumes": VOLUMES, "signals": SIGNALS, "inventory": INVENTORY}

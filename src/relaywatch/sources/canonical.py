@@ -105,6 +105,8 @@ class CanonicalParquet:
                     share = size * (row - 1) // rows_in_all
                     reading.progress(share - told)
                     told = share
+                if row - 1 != file.metadata.num_rows:
+                    raise pa.ArrowInvalid(f"{row - 1} of its {file.metadata.num_rows} rows can be read")
         except _DAMAGE as error:
             raise SourceError(
                 path, f"damaged Parquet ({shown(error)}).", position=f"row {row}", remedy="Write the file again."

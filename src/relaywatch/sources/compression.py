@@ -1,7 +1,11 @@
-"""Opens a stored file as its content: plain, gzip or zstd by magic, streaming, so that memory stays bounded."""
+"""Opens a stored file as its content: plain, gzip or zstd by magic, streaming, so that memory stays bounded.
+
+JSON that is not saved as JSON lines comes out as JSON lines (json_layout).
+"""
 
 from __future__ import annotations
 
+import codecs
 import io
 import stat
 import zlib
@@ -12,6 +16,7 @@ from typing import BinaryIO, Final, cast
 import pyarrow as pa
 
 from relaywatch.model.errors import SourceError
+from relaywatch.sources.json_layout import PROBED_BYTES, as_lines
 from relaywatch.sources.reading import HEAD_BYTES, Head
 
 CHUNK_BYTES: Final = 1 << 18
@@ -25,9 +30,10 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
-def open_content(path: Path, progress: Callable[[int], None] | None = None) -> BinaryIO:
+def open_content(path: Path, progress: Callable[[int], None] | None = None, *, json_as_lines: bool = True) -> BinaryIO:
     """The file's content, decompressed, as a stream that cannot seek.
 
+    json_as_lines: whether a JSON document is laid out as JSON lines; otherwise it comes as it is stored.
     progress: called with the number of stored bytes read since the last call.
     A damaged file gives every byte before the damage first; the next read raises SourceError with the position.
     Raises SourceError at once where the file is missing, unreadable, or not a regular file.
@@ -38,7 +44,11 @@ def open_content(path: Path, progress: Callable[[int], None] | None = None) -> B
         file = path.open("rb", buffering=0)
     except OSError as error:
         raise SourceError(path, f"cannot be opened: {error.strerror or error}.") from error
-    return cast("BinaryIO", _Content(_Stored(file, path, progress)))
+    stored = _Stored(file, path, progress)
+    content = _Content(stored, _bounded(_pieces(stored), stored))
+    start = content.begin(PROBED_BYTES)
+    lines = as_lines(start, cast("BinaryIO", content), path) if json_as_lines else None
+    return cast("BinaryIO", content if lines is None else _Content(stored, lines))
 
 
 def read_head(path: Path, size: int = HEAD_BYTES) -> Head:
@@ -82,15 +92,24 @@ class _Stored(io.RawIOBase):
 class _Content(io.BufferedIOBase):
     """Content pieces as a stream; raises the damage only after all that came before it was read."""
 
-    def __init__(self, stored: _Stored) -> None:
+    def __init__(self, stored: _Stored, pieces: Iterator[bytes]) -> None:
         self._stored = stored
-        self._pieces = _bounded(_pieces(stored), stored)
+        self._pieces = pieces
         self._piece = b""
         self._at = 0
         self._damage: SourceError | None = None
 
     def readable(self) -> bool:
         return True
+
+    def begin(self, size: int) -> bytes:
+        """The first bytes, which stay to be read; a byte order mark is dropped. Damage is told by the next read."""
+        try:
+            start = self.read(size)
+        except SourceError:
+            return b""
+        self._piece, self._at = start.removeprefix(codecs.BOM_UTF8) + self._piece[self._at :], 0
+        return self._piece[:size]
 
     def read(self, size: int | None = -1) -> bytes:
         wanted = -1 if size is None else size

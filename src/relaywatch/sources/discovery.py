@@ -40,6 +40,7 @@ class Unit:
                 with open_content(self.path, reading.progress) as stream:
                     yield from _FILE_READERS[self.reader_name].read(self.path, stream, reading)
         except SourceError as damage:
+            reading.tally.met(1)  # what the damage took counts as one record, the one put aside here
             reading.quarantine.add(damage.path, damage.position or "file", f"{damage.reason} {damage.remedy}".strip())
 
 

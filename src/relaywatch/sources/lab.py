@@ -129,7 +129,7 @@ def _members(folder: Path, needed: Sequence[str], further: Sequence[str]) -> fro
 def _load(path: Path, reading: Reading) -> object:
     """The JSON of a context file; None, and a quarantine record, where it cannot be had."""
     try:
-        with open_content(path, reading.progress) as stream:
+        with open_content(path, reading.progress, json_as_lines=False) as stream:
             content = stream.read(CONTEXT_BYTES + 1)
         if len(content) <= CONTEXT_BYTES:
             loaded = cast("object", json.loads(content))

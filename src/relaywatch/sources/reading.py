@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, Protocol
+
+import numpy as np
 
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.tables import Batch
@@ -25,9 +28,36 @@ def _ignore(_: int) -> None:
     """Progress that nobody watches."""
 
 
+@dataclass(slots=True)
+class Tally:
+    """What became of a unit's records: records = with_rows + unused + quarantined, or something was lost in silence.
+
+    records: met, damaged ones included; with_rows: that gave at least one row; unused: sound ones that say nothing that
+    a table holds (or that only explain others), by reason.
+    """
+
+    records: int = 0
+    with_rows: int = 0
+    unused: Counter[str] = field(default_factory=Counter)
+
+    def met(self, records: int) -> None:
+        """So many more records were met."""
+        self.records += records
+
+    def gave(self, batches: Iterable[Batch]) -> None:
+        """These batches hold all rows of some records: each position is one record."""
+        positions = [part.rows["position"].to_numpy(zero_copy_only=False) for part in batches]
+        self.with_rows += len(np.unique(np.concatenate(positions))) if positions else 0
+
+    def left(self, reason: str, records: int) -> None:
+        """So many sound records gave no row."""
+        if records:
+            self.unused[reason] += records
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One read in progress: where damaged records go, whose device it is, who watches.
+    """One read in progress: where damaged records go, whose device it is, who watches, what became of the records.
 
     device: the user's word for the device, for formats that do not name one; empty: the file's stem.
     progress: called with the number of stored (compressed) bytes read since the last call.
@@ -36,6 +66,7 @@ class Reading:
     quarantine: Quarantine
     device: str = ""
     progress: Callable[[int], None] = field(default=_ignore)
+    tally: Tally = field(default_factory=Tally)
 
 
 class FileReader(Protocol):

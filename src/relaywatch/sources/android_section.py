@@ -1,0 +1,58 @@
+"""One part of an Android dump, and what the rest of the dump says about it: the contract of all section parsers.
+
+A bugreport, an AndroidQF acquisition and a folder of adb output are the same sections in different wrapping. The
+wrapping is taken off by android_dump; each kind of section has a parser in a file of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, tzinfo
+from typing import TypeAlias
+
+from relaywatch.model.tables import Batch
+from relaywatch.sources.reading import Reading
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """One command's or service's output.
+
+    name: dumpsys service ("usagestats", "netpolicy") or the command's word ("netstat", "ss", "getprop", "pm"), lower
+    case; command: the whole of it where the dump says so; source: file, and member of an archive after "!";
+    first_line: number of lines[0] within it, from 1; lines: without line ends, bounded by the wrapping's reader.
+    """
+
+    name: str
+    command: str
+    source: str
+    first_line: int
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class DumpContext:
+    """What holds for all sections of one dump.
+
+    device: the device's name; taken: when the dump was taken, us since epoch, None where it does not say; zone: of the
+    device's local times (getprop persist.sys.timezone), UTC with zone_known False where it is not said; packages:
+    package names by app id (uid % 100000), several where apps share a uid; skew_bound_s: of its clock and stamping.
+    """
+
+    device: str
+    taken: int | None = None
+    zone: tzinfo = UTC
+    zone_known: bool = False
+    packages: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    skew_bound_s: float = 2.0
+
+    def package(self, uid: int) -> str | None:
+        """The one package of a Linux uid; None where none or several have it."""
+        names = self.packages.get(uid % 100_000, ())
+        return names[0] if len(names) == 1 else None
+
+
+SectionParser: TypeAlias = Callable[[Section, DumpContext, Reading], Iterator[Batch]]
+"""Canonical rows of one section. Its records (the lines or blocks that state one fact each) are counted in the
+reading's tally; a damaged one goes to quarantine under the section's source with "line N". Never raises on content."""

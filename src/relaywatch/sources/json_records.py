@@ -1,0 +1,154 @@
+"""JSON lines as columns: whole blocks at once where every line is as expected, else line by line.
+
+A reader names the (nested) fields it uses as an Arrow schema of strings, int64, float64, bool, structs and lists; all
+else in a record is skipped. What a record holds in another type is converted where that loses nothing (a number as
+text, digits as a number); where it cannot be, the record goes to quarantine by line and field.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.json as pajson
+
+from relaywatch.sources.lines import Block, blocks, shown
+from relaywatch.sources.reading import Head, Reading
+
+FEWEST_AT_ONCE: Final = 64
+"""Lines of a block that are taken one by one rather than halved again."""
+PROBED_RECORDS: Final = 20
+_LARGEST: Final = 2**63 - 1
+
+
+def first_records(head: Head) -> list[dict[str, Any]]:
+    """The objects among the first lines of the content, for telling the format. Never raises."""
+    found = []
+    if head.content.lstrip()[:1] == b"{":
+        for line in head.content.split(b"\n", PROBED_RECORDS)[:PROBED_RECORDS]:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(record, dict):
+                found.append(record)
+    return found
+
+
+def frames(stream: BinaryIO, path: Path, schema: pa.Schema, reading: Reading) -> Iterator[pl.DataFrame]:
+    """The records as frames with exactly the schema's columns (null where absent) and `position` (line number).
+
+    Counts the records in the reading's tally. Lines that are no JSON object, or do not fit, go to quarantine.
+    """
+    last = 0
+    for block in blocks(stream, path, reading.quarantine):
+        reading.tally.met(block.first_line - last - 1)  # lines put aside for their length
+        last = block.first_line + block.content.count(b"\n") - 1
+        table = _table(block, schema, path, reading)
+        if table.num_rows:
+            frame = pl.from_arrow(table)
+            assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
+            yield frame
+
+
+def _table(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.Table:
+    lines = block.content.count(b"\n")
+    if b"\n\n" not in block.content:
+        table = _at_once(block, schema, lines)
+        if table is not None:
+            reading.tally.met(lines)
+            return table
+    if lines <= FEWEST_AT_ONCE:
+        return _one_by_one(block, schema, path, reading)
+    cut = block.content.index(b"\n", len(block.content) // 2) + 1
+    if cut == len(block.content):
+        cut = block.content.rindex(b"\n", 0, len(block.content) - 1) + 1
+    head = Block(block.first_line, block.content[:cut])
+    tail = Block(block.first_line + head.content.count(b"\n"), block.content[cut:])
+    return pa.concat_tables([_table(head, schema, path, reading), _table(tail, schema, path, reading)])
+
+
+def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
+    """The block as a table; None where a line is not as expected."""
+    try:
+        table = pajson.read_json(
+            io.BytesIO(block.content),
+            read_options=pajson.ReadOptions(use_threads=False, block_size=len(block.content) + 1),
+            parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+        )
+    except (pa.ArrowException, UnicodeDecodeError):
+        return None
+    if table.num_rows != lines:
+        return None
+    return table.append_column("position", pa.array(range(block.first_line, block.first_line + lines), pa.int64()))
+
+
+def _one_by_one(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.Table:
+    rows: list[dict[str, Any]] = []
+    for number, line in block.lines():
+        if not line.strip():
+            continue
+        reading.tally.met(1)
+        try:
+            record = json.loads(line, parse_constant=_no_constant)
+            if not isinstance(record, dict):
+                raise ValueError("no JSON object")  # noqa: TRY301, TRY004 - the one place that knows the line
+            rows.append({f.name: _fitted(record.get(f.name), f.type, f.name) for f in schema} | {"position": number})
+        except (ValueError, RecursionError) as error:
+            reading.quarantine.add(str(path), f"line {number}", f"no JSON record ({shown(error)})")
+    return pa.Table.from_pylist(rows, schema.append(pa.field("position", pa.int64())))
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _fitted(value: object, kind: pa.DataType, where: str) -> Any:  # noqa: ANN401 - whatever the field holds
+    """The value as the field's type. Raises ValueError with the field's name where it cannot be."""
+    if value is None:
+        return None
+    if pa.types.is_struct(kind):
+        if not isinstance(value, dict):
+            raise ValueError(f"{where} is no object")
+        return {f.name: _fitted(value.get(f.name), f.type, f"{where}.{f.name}") for f in kind}
+    if pa.types.is_list(kind):
+        if not isinstance(value, list):
+            raise ValueError(f"{where} is no list")
+        return [_fitted(entry, kind.value_type, where) for entry in value]
+    if isinstance(value, (dict, list)):
+        raise ValueError(f"{where} holds an object where a value is expected")  # noqa: TRY004 - bad data, not a bad call
+    if pa.types.is_string(kind):
+        return _as_text(value)
+    if pa.types.is_boolean(kind):
+        if not isinstance(value, bool):
+            raise ValueError(f"{where}: {shown(value)} is not true or false")
+        return value
+    return _as_number(value, kind, where)
+
+
+def _as_text(value: object) -> str:
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    text.encode()  # a lone surrogate is no text
+    return text
+
+
+def _as_number(value: object, kind: pa.DataType, where: str) -> float | int | None:
+    if isinstance(value, str) and not value.strip():
+        return None
+    try:
+        number = float(cast("Any", value))
+        whole = int(cast("Any", value))
+    except (ValueError, OverflowError):
+        number, whole = math.nan, 0
+    if pa.types.is_floating(kind) and math.isfinite(number):
+        return number
+    exact = whole == number or abs(number) >= 2**53  # text of more digits than a float keeps
+    if isinstance(value, bool) or not math.isfinite(number) or not exact or abs(whole) > _LARGEST:
+        raise ValueError(f"{where}: {shown(value)} is no number that fits")
+    return whole
