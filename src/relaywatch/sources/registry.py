@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from relaywatch.sources.canonical import CanonicalNdjson, CanonicalParquet
+from relaywatch.sources.defender import Defender, DefenderCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
@@ -22,5 +23,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     ZeekConn(),
     ZeekSocks(),
     ZeekNames(),
+    Defender(),
+    DefenderCsv(),
 )
 """Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""
