@@ -10,10 +10,12 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+import numpy as np
 import polars as pl
 import pyarrow as pa
 import pyarrow.json as pajson
@@ -25,6 +27,7 @@ FEWEST_AT_ONCE: Final = 64
 """Lines of a block that are taken one by one rather than halved again."""
 PROBED_RECORDS: Final = 20
 _LARGEST: Final = 2**63 - 1
+_NO_NUMBER: Final = re.compile(rb"[:,\[][ \t\r]*-?(?:NaN|Inf)")
 
 
 def first_records(head: Head) -> list[dict[str, Any]]:
@@ -58,35 +61,65 @@ def frames(stream: BinaryIO, path: Path, schema: pa.Schema, reading: Reading) ->
 
 
 def _table(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.Table:
+    tables = []
+    for part, table in parted(block, schema):
+        if table is None:
+            tables.append(_one_by_one(part, schema, path, reading))
+        else:
+            reading.tally.met(table.num_rows)
+            tables.append(table.append_column("position", positions(part, table)))
+    return pa.concat_tables(tables)
+
+
+def positions(part: Block, table: pa.Table) -> pa.Array:
+    """The line number of each row of a part that was taken at once."""
+    return pa.array(np.arange(part.first_line, part.first_line + table.num_rows))
+
+
+def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table | None]]:
+    """The block in parts, in order, each with its table in the first of the schemas that all its lines fit.
+
+    A table has a row a line. None: the part has lines that fit no schema (or empty ones); take it one by one.
+    """
+    table = next((t for s in schemas if (t := _at_once(block, s)) is not None), None) if _regular(block) else None
     lines = block.content.count(b"\n")
-    if b"\n\n" not in block.content:
-        table = _at_once(block, schema, lines)
-        if table is not None:
-            reading.tally.met(lines)
-            return table
-    if lines <= FEWEST_AT_ONCE:
-        return _one_by_one(block, schema, path, reading)
+    if table is not None or lines <= FEWEST_AT_ONCE:
+        yield block, table
+        return
     cut = block.content.index(b"\n", len(block.content) // 2) + 1
     if cut == len(block.content):
         cut = block.content.rindex(b"\n", 0, len(block.content) - 1) + 1
     head = Block(block.first_line, block.content[:cut])
-    tail = Block(block.first_line + head.content.count(b"\n"), block.content[cut:])
-    return pa.concat_tables([_table(head, schema, path, reading), _table(tail, schema, path, reading)])
+    yield from parted(head, *schemas)
+    yield from parted(Block(block.first_line + head.content.count(b"\n"), block.content[cut:]), *schemas)
 
 
-def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
-    """The block as a table; None where a line is not as expected."""
+def _regular(block: Block) -> bool:
+    """Whether every line begins and ends as one object does, all UTF-8 and no NaN: Arrow does not check these."""
+    content = block.content
+    if not content.startswith(b"{") or not content.endswith((b"}\n", b"}\r\n")):
+        return False
+    if content.count(b"}\n{") + content.count(b"}\r\n{") + 1 != content.count(b"\n"):
+        return False
+    if (b"NaN" in content or b"Inf" in content) and _NO_NUMBER.search(content):
+        return False
+    try:
+        return content.isascii() or bool(content.decode())
+    except UnicodeDecodeError:
+        return False
+
+
+def _at_once(block: Block, schema: pa.Schema) -> pa.Table | None:
+    """The regular block as a table; None where a line is not as the schema has it."""
     try:
         table = pajson.read_json(
             io.BytesIO(block.content),
             read_options=pajson.ReadOptions(use_threads=False, block_size=len(block.content) + 1),
             parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
         )
-    except (pa.ArrowException, UnicodeDecodeError):
+    except pa.ArrowException:
         return None
-    if table.num_rows != lines:
-        return None
-    return table.append_column("position", pa.array(range(block.first_line, block.first_line + lines), pa.int64()))
+    return table if table.num_rows == block.content.count(b"\n") else None
 
 
 def _one_by_one(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.Table:
@@ -143,7 +176,7 @@ def _as_number(value: object, kind: pa.DataType, where: str) -> float | int | No
         return None
     try:
         number = float(cast("Any", value))
-        whole = int(cast("Any", value))
+        whole = int(cast("Any", value)) if pa.types.is_integer(kind) else 0
     except (ValueError, OverflowError):
         number, whole = math.nan, 0
     if pa.types.is_floating(kind) and math.isfinite(number):
