@@ -1,21 +1,26 @@
 from __future__ import annotations
 
+import io
 import json
+import random
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutations import assert_survives, mutate, read_path
 from unit_reads import read_bytes, read_paths
 
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import TABLES, SignalKind
 from relaywatch.model.tables import batch
-from relaywatch.sources import canonical
-from relaywatch.sources.canonical import CanonicalNdjson, required_columns, table_of
+from relaywatch.sources import canonical, json_records
+from relaywatch.sources.canonical import required_columns, table_of
+from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.discovery import discover
 from relaywatch.sources.reading import Reading
 
@@ -326,3 +331,73 @@ def test_any_bytes_among_parquets_values_are_survived(tmp_path, content, at):
     found, quarantine = read_paths(path)
     whole_file = any("damaged Parquet" in record.reason for record in quarantine.records)
     assert whole_file or len(found["flows"]) + quarantine.total == 5
+
+
+FUZZ_SEEDS: list[tuple[str, bytes]] = [
+    (
+        "records.ndjson",
+        "".join(
+            json.dumps(record) + "\n"
+            for record in (
+                RECORD,
+                RECORD | {"start_time": MICROSECONDS, "android_package": None, "remote_ip": "2001:db8::7"},
+                {"table": "signals", **SIGNAL, "start_time": RECORD["start_time"]},
+                {"table": "inventory", "device_uid": "phone-7", "source": "x", "position": 1, "clock": "device"},
+            )
+        ).encode(),
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "content"), FUZZ_SEEDS)
+def test_hostile_variants_are_survived_and_accounted_for(tmp_path, name, content):
+    rng = random.Random(17)  # noqa: S311 - seeded, so that it repeats
+    for _ in range(200):
+        assert_survives(tmp_path, name, mutate(content * rng.choice([1, 30]), rng))
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_whole_blocks_give_what_single_lines_give(seed):
+    seeded = random.Random(seed)  # noqa: S311 - seeded, so that it repeats
+    content = FUZZ_SEEDS[0][1] * 3 + mutate(FUZZ_SEEDS[0][1] * 3, seeded) + FUZZ_SEEDS[0][1]
+    fast, aside = read_bytes(CanonicalNdjson(), content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_records, "_regular", lambda _block: False)
+        patch.setattr(json_records, "FEWEST_AT_ONCE", 1 << 30)
+        slow, slow_aside = read_bytes(CanonicalNdjson(), content)
+    assert fast == slow
+    assert sorted(map(str, aside.records)) == sorted(map(str, slow_aside.records))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        *("2024-10-05T10:00:00Z", "2024-10-05 10:00:00.5+01:00", "2024-10-05T10:00:00.1234567Z", "2024-10-05T10Z"),
+        *("2024-10-05T10:00:00,5Z", "2024-10-05T10:00:60Z", "0000-10-05T10:00:00Z", "2024-13-05T10:00:00Z", "", "now"),
+    ],
+)
+def test_an_unusual_time_among_thousands_is_what_python_says_it_is(written):
+    reading = Reading(Quarantine())
+    content = "".join(json.dumps(RECORD | {"start_time": at}) + "\n" for at in [RECORD["start_time"]] * 99 + [written])
+    rows = [
+        row
+        for part in CanonicalNdjson().read(Path("x"), io.BytesIO(content.encode()), reading)
+        for row in part.rows.to_pylist()
+    ]
+    try:
+        moment = datetime.fromisoformat(written)
+    except ValueError:
+        moment = None
+    if moment is None:
+        assert [entry.position for entry in reading.quarantine.records] == ["line 100"]
+    else:
+        assert rows[99]["start_time"] == moment.astimezone(UTC)
+    assert reading.tally.records == reading.tally.with_rows + reading.quarantine.total == 100
+
+
+def test_each_row_of_parquet_is_accounted_for(tmp_path):
+    good = {name: FLOW[name] for name in required_columns("flows")}
+    pq.write_table(pa.Table.from_pylist([good, good | {"direction_id": 7}, good]), tmp_path / "flows.parquet")
+    _, quarantine, tally, _ = read_path(tmp_path)
+    assert (tally.records, tally.with_rows, quarantine.total) == (3, 2, 1)

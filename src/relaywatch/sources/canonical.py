@@ -1,14 +1,11 @@
-"""The canonical tables as files: Parquet, one table a file, and NDJSON, one record a line.
+"""The canonical tables as Parquet files, one table a file; canonical_ndjson has their other form.
 
 Every record keeps the source and position of the telemetry that it was first read from.
 """
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
@@ -23,18 +20,16 @@ from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import TABLES, TEXT, Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, TableName
-from relaywatch.sources.columns import LAST_SECOND, canonical_address, canonical_addresses
+from relaywatch.sources.columns import LAST_SECOND, canonical_addresses
 from relaywatch.sources.compression import FREE_BYTES, LARGEST_RATIO
-from relaywatch.sources.lines import blocks, shown
+from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Head, Reading
 
 ROWS: Final = 65_536
-PROBED_LINES: Final = 20
 ROW_GROUP_BYTES: Final = 1 << 31
 """Uncompressed; writers make row groups of some hundred MiB at most."""
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_NAMES: Final[tuple[TableName, ...]] = ("flows", "volumes", "signals", "inventory")
-_MEANINGS: Final[dict[str, type[IntEnum]]] = {
+TABLE_NAMES: Final[tuple[TableName, ...]] = ("flows", "volumes", "signals", "inventory")
+MEANINGS: Final[dict[str, type[IntEnum]]] = {
     "direction_id": Direction,
     "direction_observability": Observability,
     "hostname_observability": Observability,
@@ -42,10 +37,10 @@ _MEANINGS: Final[dict[str, type[IntEnum]]] = {
     "observability": Observability,
     "kind": SignalKind,
 }
-_ADDRESSES: Final = ("local_ip", "remote_ip")
+ADDRESSES: Final = ("local_ip", "remote_ip")
 _DAMAGE: Final = (OSError, pa.ArrowException, UnicodeDecodeError)
 """What pyarrow raises of a damaged file; the last where a column's name is no text."""
-_COUNTS: Final = (
+COUNTS: Final = (
     "bytes_out",
     "bytes_in",
     "wire_bytes_out",
@@ -63,7 +58,7 @@ def required_columns(table: TableName) -> frozenset[str]:
 
 def table_of(columns: frozenset[str]) -> TableName | None:
     """The canonical table that a file with these columns holds: the one with the most required columns, all present."""
-    fitting = [table for table in _NAMES if required_columns(table) <= columns]
+    fitting = [table for table in TABLE_NAMES if required_columns(table) <= columns]
     return max(fitting, key=lambda table: len(required_columns(table)), default=None)
 
 
@@ -100,7 +95,10 @@ class CanonicalParquet:
                 _check_expansion(path, file.metadata, TABLES[table])
                 size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
                 for rows in file.iter_batches(ROWS, columns=columns):
-                    yield _fitted(table, rows, row, path, reading.quarantine)
+                    reading.tally.met(rows.num_rows)
+                    fitted = _fitted(table, rows, row, path, reading.quarantine)
+                    reading.tally.with_rows += fitted.rows.num_rows
+                    yield fitted
                     row += rows.num_rows
                     share = size * (row - 1) // rows_in_all
                     reading.progress(share - told)
@@ -174,8 +172,8 @@ def _cast(values: pa.Array, field: pa.Field, path: Path) -> tuple[pa.Array, np.n
     except pa.ArrowNotImplementedError as error:
         raise SourceError(path, f"{field.name} is {values.type}, which cannot become {field.type}.") from error
     except pa.ArrowInvalid:
-        cast = pa.concat_arrays(_cast_halves(values, field))
-    unfit = np.asarray(pc.and_(pc.is_valid(values), pc.is_null(cast))) | _out_of_range(cast, field.name)
+        cast = pa.concat_arrays(cast_halves(values, field))
+    unfit = np.asarray(pc.and_(pc.is_valid(values), pc.is_null(cast))) | out_of_range(cast, field.name)
     if not field.nullable:
         unfit |= np.asarray(pc.is_null(cast))
     return cast, unfit
@@ -183,13 +181,13 @@ def _cast(values: pa.Array, field: pa.Field, path: Path) -> tuple[pa.Array, np.n
 
 def _cast_all(values: pa.Array, field: pa.Field) -> pa.Array:
     if field.type == TEXT:
-        return _as_dictionary(values, canonical_addresses if field.name in _ADDRESSES else None)
+        return as_dictionary(values, canonical_addresses if field.name in ADDRESSES else None)
     if values.type == field.type:
         return values
     return values.cast(options=pc.CastOptions(target_type=field.type, allow_time_truncate=True))
 
 
-def _as_dictionary(values: pa.Array, canonical: Callable[[pl.Series], pl.Series] | None) -> pa.DictionaryArray:
+def as_dictionary(values: pa.Array, canonical: Callable[[pl.Series], pl.Series] | None) -> pa.DictionaryArray:
     """Text with each entry once, as `canonical` has it; null where an entry is no UTF-8 or has no canonical text.
 
     Only the entries are converted, never the rows: a long text that repeats stays one.
@@ -220,7 +218,7 @@ def _utf8(entry: bytes | None) -> str | None:
         return None
 
 
-def _cast_halves(values: pa.Array, field: pa.Field) -> list[pa.Array]:
+def cast_halves(values: pa.Array, field: pa.Field) -> list[pa.Array]:
     """Casts what can be cast, and gives null for the single values that cannot."""
     try:
         return [_cast_all(values, field)]
@@ -228,153 +226,19 @@ def _cast_halves(values: pa.Array, field: pa.Field) -> list[pa.Array]:
         if len(values) == 1:
             return [pa.nulls(1, field.type)]
         half = len(values) // 2
-        return [*_cast_halves(values.slice(0, half), field), *_cast_halves(values.slice(half), field)]
+        return [*cast_halves(values.slice(0, half), field), *cast_halves(values.slice(half), field)]
 
 
-def _out_of_range(values: pa.Array, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def out_of_range(values: pa.Array, name: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """Which values are outside what the column can mean; nulls are inside."""
     if pa.types.is_timestamp(values.type):
         values = values.cast(pa.int64())
         outside = pc.or_(pc.less(values, 0), pc.greater(values, LAST_SECOND * 1_000_000))
-    elif name in _MEANINGS:
-        members = pa.array([int(member) for member in _MEANINGS[name]], values.type)
+    elif name in MEANINGS:
+        members = pa.array([int(member) for member in MEANINGS[name]], values.type)
         outside = pc.and_(pc.is_valid(values), pc.invert(pc.is_in(values, value_set=members)))
-    elif name in _COUNTS:
+    elif name in COUNTS:
         outside = pc.less(values, 0)
     else:
         return np.zeros(len(values), np.bool_)
     return np.asarray(pc.fill_null(outside, pa.scalar(value=False)))
-
-
-class CanonicalNdjson:
-    """Canonical records as JSON lines: {"table": "flows", ...columns}; times RFC 3339 or whole microseconds."""
-
-    name: ClassVar[str] = "canonical-ndjson"
-
-    @staticmethod
-    def fits(head: Head) -> bool:
-        """One of the first lines is a JSON object that names a canonical table and a device."""
-        lines = head.content.split(b"\n", PROBED_LINES)[:PROBED_LINES]
-        return any(line.startswith(b"{") and b'"table"' in line and _table_record(line) is not None for line in lines)
-
-    def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
-        """Batches by table; lines that are no record go to quarantine by line number."""
-        for block in blocks(stream, path, reading.quarantine):
-            records: dict[TableName, list[dict[str, Any]]] = {}
-            for number, line in block.lines():
-                if not line.strip():
-                    continue
-                try:
-                    table, values = _record(line)
-                except ValueError as error:
-                    reading.quarantine.add(str(path), f"line {number}", str(error))
-                    continue
-                records.setdefault(table, []).append(values)
-            for table, rows in records.items():
-                arrays = [pa.array([row[f.name] for row in rows], _plain(f.type)).cast(f.type) for f in TABLES[table]]
-                yield Batch(table, pa.RecordBatch.from_arrays(arrays, schema=TABLES[table]))
-
-
-def _plain(kind: pa.DataType) -> pa.DataType:
-    if pa.types.is_dictionary(kind):
-        return pa.string()
-    return pa.int64() if pa.types.is_timestamp(kind) else kind
-
-
-def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _table_record(line: bytes) -> tuple[TableName, dict[str, Any]] | None:
-    try:
-        record = json.loads(line, parse_constant=_reject_constant)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(record, dict) or "device_uid" not in record:
-        return None
-    table = next((name for name in _NAMES if name == record.get("table")), None)
-    return None if table is None else (table, record)
-
-
-def _record(line: bytes) -> tuple[TableName, dict[str, Any]]:
-    """A line's table and its columns. Raises ValueError with the reason where it is no canonical record."""
-    found = _table_record(line)
-    if found is None:
-        raise ValueError("no JSON object that names a canonical table and a device")
-    table, record = found
-    values: dict[str, Any] = {}
-    for name, nullable, convert in _CONVERTERS[table]:
-        value = record.get(name)
-        if value is None:
-            if not nullable:
-                raise ValueError(f"{name} is missing")
-            values[name] = None
-            continue
-        try:
-            values[name] = convert(value)
-        except (ValueError, TypeError, OverflowError):
-            raise ValueError(f"{name}: {shown(value)} is not a valid value") from None
-    return table, values
-
-
-def _as_text(value: object) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    value.encode()  # a lone surrogate is no text
-    return value
-
-
-def _as_address(value: object) -> str:
-    address = canonical_address(_as_text(value))
-    if address is None:
-        raise ValueError
-    return address
-
-
-def _as_bool(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _as_float(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise TypeError
-    return float(value)
-
-
-def _as_instant(value: object) -> int:
-    if isinstance(value, str):
-        moment = datetime.fromisoformat(value)
-        if moment.tzinfo is None:
-            raise ValueError
-        value = (moment - _EPOCH) // timedelta(microseconds=1)
-    return _whole(value, 0, LAST_SECOND * 1_000_000)
-
-
-def _whole(value: object, lowest: int, highest: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not lowest <= value <= highest:
-        raise ValueError
-    return value
-
-
-def _converter(field: pa.Field) -> Callable[[Any], Any]:
-    """How a JSON value becomes a value of the column; raises where it does not fit."""
-    if field.type == TEXT:
-        return _as_address if field.name in _ADDRESSES else _as_text
-    if pa.types.is_boolean(field.type):
-        return _as_bool
-    if pa.types.is_floating(field.type):
-        return _as_float
-    if pa.types.is_timestamp(field.type):
-        return _as_instant
-    signed = pa.types.is_signed_integer(field.type)
-    bits = field.type.bit_width - signed
-    lowest = -(2**bits) if signed and field.name not in _COUNTS else 0
-    highest = 2**bits - 1
-    if (meaning := _MEANINGS.get(field.name)) is not None:
-        return lambda value: int(meaning(_whole(value, lowest, highest)))
-    return lambda value: _whole(value, lowest, highest)
-
-
-_CONVERTERS: Final = {table: [(f.name, f.nullable, _converter(f)) for f in TABLES[table]] for table in _NAMES}

@@ -20,7 +20,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.json as pajson
 
-from relaywatch.sources.lines import Block, blocks, shown
+from relaywatch.sources.lines import Block, counted_blocks, shown
 from relaywatch.sources.reading import Head, Reading
 
 FEWEST_AT_ONCE: Final = 64
@@ -49,10 +49,7 @@ def frames(stream: BinaryIO, path: Path, schema: pa.Schema, reading: Reading) ->
 
     Counts the records in the reading's tally. Lines that are no JSON object, or do not fit, go to quarantine.
     """
-    last = 0
-    for block in blocks(stream, path, reading.quarantine):
-        reading.tally.met(block.first_line - last - 1)  # lines put aside for their length
-        last = block.first_line + block.content.count(b"\n") - 1
+    for block in counted_blocks(stream, path, reading):
         table = _table(block, schema, path, reading)
         if table.num_rows:
             frame = pl.from_arrow(table)
@@ -97,9 +94,14 @@ def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table 
 def _regular(block: Block) -> bool:
     """Whether every line begins and ends as one object does, all UTF-8 and no NaN: Arrow does not check these."""
     content = block.content
-    if not content.startswith(b"{") or not content.endswith((b"}\n", b"}\r\n")):
+    if not content.startswith(b"{"):
         return False
-    if content.count(b"}\n{") + content.count(b"}\r\n{") + 1 != content.count(b"\n"):
+    octets = np.frombuffer(content, np.uint8)
+    ends = np.flatnonzero(octets == ord("\n"))
+    last = octets[ends - 1]
+    if (last == ord("\r")).any():
+        last = np.where(last == ord("\r"), octets[ends - 2], last)
+    if (last != ord("}")).any() or (octets[ends[:-1] + 1] != ord("{")).any():
         return False
     if (b"NaN" in content or b"Inf" in content) and _NO_NUMBER.search(content):
         return False

@@ -15,6 +15,7 @@ import pyarrow.csv as pacsv
 
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
+from relaywatch.sources.reading import Reading
 
 BLOCK_BYTES: Final = 4 << 20
 LINE_BYTES: Final = 1 << 20
@@ -67,6 +68,20 @@ def blocks(stream: BinaryIO, path: Path, quarantine: Quarantine, *, block_bytes:
             rest, skipping = b"", True
     if rest:
         yield Block(line, rest + b"\n")
+
+
+def counted_blocks(stream: BinaryIO, path: Path, reading: Reading) -> Iterator[Block]:
+    """As blocks(); the lines that it puts aside are counted in the tally, the others are the caller's to count."""
+    source, found = str(path), blocks(stream, path, reading.quarantine)
+    while True:
+        before = reading.quarantine.counts[source]
+        try:
+            block = next(found, None)
+        finally:
+            reading.tally.met(reading.quarantine.counts[source] - before)
+        if block is None:
+            return
+        yield block
 
 
 def _bounded(block: Block, path: Path, quarantine: Quarantine) -> Iterator[Block]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from relaywatch.sources.canonical import CanonicalNdjson, CanonicalParquet
+from relaywatch.sources.canonical import CanonicalParquet
+from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
 from relaywatch.sources.reading import FileReader, FolderReader
+from relaywatch.sources.threat_crowdstrike import FalconMobile
+from relaywatch.sources.threat_lookout import Lookout
+from relaywatch.sources.threat_products import HarmonyMobile, Pradeo, Zimperium
 from relaywatch.sources.zeek import ZeekConn, ZeekFolder, ZeekNames, ZeekSocks
 
 FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder())
@@ -25,5 +29,10 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     ZeekNames(),
     Defender(),
     DefenderCsv(),
+    FalconMobile(),
+    Lookout(),
+    Zimperium(),
+    Pradeo(),
+    HarmonyMobile(),
 )
 """Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""
