@@ -241,7 +241,7 @@ def test_every_record_is_accounted_for(tmp_path):
     ]
     path = tmp_path / "defender.jsonl"
     path.write_bytes(lines(*records) + b"{damaged\n")
-    rows, quarantine, tally, unknown = mutations.read_path(tmp_path)
+    _, quarantine, tally, unknown = mutations.read_path(tmp_path)
     assert not unknown
     assert tally.records == 6
     assert tally.unused.total() == 3
@@ -270,7 +270,7 @@ def test_each_report_is_one_flow_with_its_own_ends(ends):
 
 
 def test_hostile_variants_are_read_to_the_end(tmp_path):
-    rng = random.Random(7)
+    rng = random.Random(7)  # noqa: S311 - a repeatable test
     for name, content in FUZZ_SEEDS:
         for number in range(120):
             mutations.assert_survives(tmp_path / str(number), name, mutations.mutate(content, rng))
