@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import random
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import assert_survives, mutate, read_path
 from unit_reads import read_bytes
 
 from relaywatch.model.schemas import Direction, Observability, SignalKind
@@ -165,3 +167,38 @@ def test_any_bytes_without_the_header_are_told_as_such(content):
     rows, quarantine = read_bytes(PcapdroidCsv(), content)
     assert not rows
     assert [(record.position, "header" in record.reason) for record in quarantine.records] == [("line 1", True)]
+
+
+PLAIN = "\n".join((HEADER, LINE, LINE.replace("Maps", "Maps, Inc."), LINE.replace("tiles", "caf\u00e9"), LINE, ""))
+OLD = "\n".join((OLD_HEADER, f"{LEFT},Maps,TLS,Closed,x,1000,5000,10,12,1728122400123,1728122405000", ""))
+FUZZ_SEEDS: list[tuple[str, bytes]] = [("pixel.csv", PLAIN.encode()), ("older.csv", OLD.encode())]
+
+
+@pytest.mark.parametrize(("name", "content"), FUZZ_SEEDS)
+def test_hostile_variants_are_survived_and_accounted_for(tmp_path, name, content):
+    rng = random.Random(5)  # noqa: S311 - seeded, so that it repeats
+    for _ in range(200):
+        assert_survives(tmp_path, name, mutate(content, rng))
+
+
+def test_every_line_is_counted_once_though_its_app_gets_a_row_too(tmp_path):
+    (tmp_path / "pixel.csv").write_text(PLAIN + "6,bad\n")
+    rows, quarantine, tally, _ = read_path(tmp_path)
+    assert {part.table for part in rows} == {"inventory", "flows", "signals"}
+    assert (tally.records, tally.with_rows, quarantine.total) == (5, 4, 1)
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=100, deadline=None)
+def test_whole_blocks_give_what_single_lines_give(seed):
+    seeded = random.Random(seed)  # noqa: S311 - seeded, so that it repeats
+    content = HEADER.encode() + b"\n" + mutate(PLAIN.partition("\n")[2].encode() * 3, seeded).rstrip(b"\n") + b"\n"
+    assert read_bytes(PcapdroidCsv(), content) == read_bytes(PcapdroidCsv(), content + b"\n")
+
+
+def test_a_comma_in_a_name_does_not_change_how_its_neighbours_are_read():
+    lines = [LINE.replace("40000", str(40_000 + n)) for n in range(50)]
+    plain, _ = read(*lines, LINE)
+    moved, quarantine = read(*lines, LINE.replace("Maps", "Maps, Inc."))
+    assert quarantine.total == 0
+    assert moved["flows"] == plain["flows"]

@@ -123,7 +123,7 @@ def delimited(
     """
     kept, numbers = block.content, None
     separator = delimiter.encode()
-    parsed = _parse(kept, columns, delimiter, used)
+    parsed = split_at_once(kept, columns, delimiter, used)
     if parsed is None or parsed.num_rows != kept.count(b"\n"):
         rows = []
         for number, line in block.lines():
@@ -135,7 +135,7 @@ def delimited(
             else:
                 rows.append((number, line.decode("utf-8", "replace").replace("\r", "\ufffd").encode()))
         numbers = [number for number, _ in rows]
-        parsed = _parse(b"".join(line + b"\n" for _, line in rows), columns, delimiter, used)
+        parsed = split_at_once(b"".join(line + b"\n" for _, line in rows), columns, delimiter, used)
     if parsed is None or (numbers is not None and parsed.num_rows != len(numbers)):
         raise SourceError(path, "cannot be split into fields.", position=f"line {block.first_line}")
     positions = (
@@ -148,8 +148,11 @@ def delimited(
     return frame.with_columns(pl.Series("position", positions, pl.Int64))
 
 
-def _parse(content: bytes, columns: Sequence[str], delimiter: str, used: Sequence[str]) -> pa.Table | None:
-    """The lines as a table of text; None where they are not regular."""
+def split_at_once(content: bytes, columns: Sequence[str], delimiter: str, used: Sequence[str] = ()) -> pa.Table | None:
+    """The lines as a table of text; None where one is empty or no UTF-8, or has a wrong number of fields or a return.
+
+    used: the columns to keep; empty: all.
+    """
     wanted = list(used or columns)
     if not content:
         return pa.table({name: pa.array([], pa.string()) for name in wanted})

@@ -15,14 +15,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
+import numpy as np
 import polars as pl
+import pyarrow as pa
 
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.columns import LAST_SECOND, canonical_addresses, column, text
-from relaywatch.sources.lines import Block, blocks, typed
+from relaywatch.sources.lines import Block, counted_blocks, split_at_once, typed
 from relaywatch.sources.listening_ports import accepted
 from relaywatch.sources.reading import Head, Reading
 
@@ -71,19 +73,21 @@ class PcapdroidCsv:
         layout: tuple[str, ...] | None = None
         apps: set[tuple[str | None, str | None, int | None]] = set()
         span: tuple[int, int] | None = None
-        for block in blocks(stream, path, reading.quarantine):
+        for block in counted_blocks(stream, path, reading):
             if layout is None:
                 header, _, rest = block.content.partition(b"\n")
                 if (layout := _layout(header)) is None:
                     raise SourceError(path, "the first line is not PCAPdroid's CSV header.", position="line 1")
                 block = Block(block.first_line + 1, rest)
-            frame = _records(block, layout, path, reading.quarantine)
+            frame = _records(block, layout, path, reading)
             if frame.is_empty():
                 continue
             new = _new_apps(frame, apps)
             if new.height:
                 yield batch("inventory", _inventory_columns(new, device, path), length=new.height)
-            yield batch("flows", _flow_columns(frame, device, path), length=frame.height)
+            flows = batch("flows", _flow_columns(frame, device, path), length=frame.height)
+            reading.tally.gave([flows])
+            yield flows
             ends = pl.concat([frame["start"], frame["end"].drop_nulls()])
             low, high = int(ends.to_numpy().min()), int(ends.to_numpy().max())
             span = (low, high) if span is None else (min(span[0], low), max(span[1], high))
@@ -101,21 +105,9 @@ def _layout(header: bytes) -> tuple[str, ...] | None:
     return None
 
 
-def _records(block: Block, layout: Sequence[str], path: Path, quarantine: Quarantine) -> pl.DataFrame:
+def _records(block: Block, layout: Sequence[str], path: Path, reading: Reading) -> pl.DataFrame:
     """The block's lines as typed columns; lines whose numbers, times or addresses do not parse go to quarantine."""
-    rows: list[Sequence[str | None]] = []
-    positions: list[int] = []
-    for number, line in block.lines():
-        if not line:
-            continue
-        fields = line.decode("utf-8", "replace").split(",")
-        if len(fields) < len(layout):
-            quarantine.add(str(path), f"line {number}", f"{len(fields)} fields where the header names {len(layout)}")
-            continue
-        rows.append(fields if len(fields) == len(layout) else _realigned(fields, layout))
-        positions.append(number)
-    frame = pl.DataFrame(rows, schema=dict.fromkeys(layout, pl.String), orient="row")
-    frame = frame.with_columns(pl.Series("position", positions, pl.Int64))
+    frame = _texts(block, layout, path, reading)
     if "PackageName" not in layout:
         frame = frame.with_columns(pl.lit(None, pl.String).alias("PackageName"))
     frame = frame.with_columns(
@@ -127,11 +119,51 @@ def _records(block: Block, layout: Sequence[str], path: Path, quarantine: Quaran
         canonical_addresses(frame["DstIp"]).alias("DstIp"),
     )
     required = ("IPProto", "SrcIP", "DstIp", "UID", "BytesSent", "BytesRcvd", "PktsSent", "PktsRcvd", "start", "end")
-    return _sound(typed(frame, _KINDS, path, quarantine, required=required), path, quarantine)
+    return _sound(typed(frame, _KINDS, path, reading.quarantine, required=required), path, reading.quarantine)
+
+
+def _texts(block: Block, layout: Sequence[str], path: Path, reading: Reading) -> pl.DataFrame:
+    """The block's lines as text columns, plus `position`; only those with commas within fields are taken one by one."""
+    table = split_at_once(block.content, layout, ",")
+    if table is not None and table.num_rows == block.content.count(b"\n"):
+        reading.tally.met(table.num_rows)
+        return _positioned(table, range(block.first_line, block.first_line + table.num_rows))
+    regular: list[bytes] = []
+    moved: list[Sequence[str | None]] = []
+    at: tuple[list[int], list[int]] = [], []
+    for number, line in block.lines():
+        if not line:
+            continue
+        reading.tally.met(1)
+        found = line.count(b",") + 1
+        if found < len(layout):
+            reason = f"{found} fields where the header names {len(layout)}"
+            reading.quarantine.add(str(path), f"line {number}", reason)
+        elif found == len(layout) and b"\r" not in line:
+            regular.append(line)
+            at[0].append(number)
+        else:
+            moved.append(_realigned(line.decode("utf-8", "replace").split(","), layout))
+            at[1].append(number)
+    text_of_all = b"".join(line + b"\n" for line in regular).decode("utf-8", "replace").encode()
+    table = split_at_once(text_of_all, layout, ",")
+    if table is None or table.num_rows != len(regular):
+        raise SourceError(path, "cannot be split into fields.", position=f"line {block.first_line}")
+    others = pl.DataFrame(moved, schema=dict.fromkeys(layout, pl.String), orient="row")
+    frame = pl.concat([_positioned(table, at[0]), others.with_columns(pl.Series("position", at[1], pl.Int64))])
+    return frame.sort("position")
+
+
+def _positioned(table: pa.Table, positions: Sequence[int]) -> pl.DataFrame:
+    frame = pl.from_arrow(table)
+    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
+    return frame.with_columns(pl.Series("position", np.array(positions, np.int64)))
 
 
 def _realigned(fields: Sequence[str], layout: Sequence[str]) -> list[str | None]:
     """The fields under their columns where App or Info held commas. What stays ambiguous is null."""
+    if len(fields) == len(layout):
+        return list(fields)
     right = len(layout) - layout.index("BytesSent")
     middle = fields[len(_LEFT) : -right]
     return [*fields[: len(_LEFT)], *_middle(middle, "PackageName" in layout), *fields[-right:]]
