@@ -17,22 +17,13 @@ import pyarrow as pa
 from relaywatch.model.schemas import Direction, IdentifierKind, Observability
 from relaywatch.model.tables import Batch
 from relaywatch.sources.columns import canonical_address
+from relaywatch.sources.context_feed import DamagedRecord, fields, inside, joined, moment, struct
 from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.device_names import host_name, said
 from relaywatch.sources.json_records import first_records
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Head, Reading
-from relaywatch.sources.threat_feed import (
-    SKEW_BOUND_S,
-    DamagedRecord,
-    Verdicts,
-    fields,
-    inside,
-    joined,
-    moment,
-    read_feed,
-    struct,
-)
+from relaywatch.sources.threat_feed import SKEW_BOUND_S, Verdicts, read_verdicts
 
 CONNECTIONS_PER_RECORD: Final = 1000
 _EVENT: Final = "MobileDetectionSummaryEvent"
@@ -73,7 +64,7 @@ class FalconMobile:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Verdicts, the connections and apps that they list, and what they say of devices."""
         rows = ContextRows(path, "device", SKEW_BOUND_S)
-        yield from read_feed(
+        yield from read_verdicts(
             path, stream, reading, _SCHEMA, Verdicts(rows, "CrowdStrike", "crowdstrike", reading.device), _take
         )
 

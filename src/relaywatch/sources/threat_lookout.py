@@ -13,24 +13,12 @@ from typing import Any, BinaryIO, ClassVar, Final
 import pyarrow as pa
 
 from relaywatch.model.tables import Batch
+from relaywatch.sources.context_feed import TEXT, email, fields, inside, joined, known_id, moment, struct
 from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.device_names import said
 from relaywatch.sources.json_records import first_records
 from relaywatch.sources.reading import Head, Reading
-from relaywatch.sources.threat_feed import (
-    OF_ANOTHER_KIND,
-    SKEW_BOUND_S,
-    TEXT,
-    Verdicts,
-    email,
-    fields,
-    inside,
-    joined,
-    known_id,
-    moment,
-    read_feed,
-    struct,
-)
+from relaywatch.sources.threat_feed import OF_ANOTHER_KIND, SKEW_BOUND_S, Verdicts, read_verdicts
 
 
 class Lookout:
@@ -50,7 +38,7 @@ class Lookout:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Verdicts, and what the events say of devices."""
         rows = ContextRows(path, "sensor", SKEW_BOUND_S)
-        yield from read_feed(
+        yield from read_verdicts(
             path, stream, reading, _LOOKOUT, Verdicts(rows, "Lookout", "lookout", reading.device), _lookout
         )
 

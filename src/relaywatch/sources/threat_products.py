@@ -12,24 +12,12 @@ from typing import Any, BinaryIO, ClassVar, Final
 
 from relaywatch.model.schemas import IdentifierKind, Observability
 from relaywatch.model.tables import Batch
+from relaywatch.sources.context_feed import DamagedRecord, email, fields, inside, joined, known_id, moment, struct
 from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.device_names import instant, said
 from relaywatch.sources.json_records import first_records
 from relaywatch.sources.reading import Head, Reading
-from relaywatch.sources.threat_feed import (
-    OF_ANOTHER_KIND,
-    SKEW_BOUND_S,
-    DamagedRecord,
-    Verdicts,
-    email,
-    fields,
-    inside,
-    joined,
-    known_id,
-    moment,
-    read_feed,
-    struct,
-)
+from relaywatch.sources.threat_feed import OF_ANOTHER_KIND, SKEW_BOUND_S, Verdicts, read_verdicts
 
 
 class Zimperium:
@@ -46,7 +34,7 @@ class Zimperium:
         """Verdicts, and what the threats say of devices."""
         rows = ContextRows(path, "device", SKEW_BOUND_S)
         feed = Verdicts(rows, "Zimperium", "zimperium", reading.device)
-        yield from read_feed(path, stream, reading, _ZIMPERIUM, feed, _zimperium)
+        yield from read_verdicts(path, stream, reading, _ZIMPERIUM, feed, _zimperium)
 
 
 _ZIMPERIUM: Final = fields(
@@ -92,7 +80,7 @@ class Pradeo:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Verdicts, and what the events say of devices and apps."""
         rows = ContextRows(path, "sensor", SKEW_BOUND_S)
-        yield from read_feed(
+        yield from read_verdicts(
             path, stream, reading, _PRADEO, Verdicts(rows, "Pradeo", "pradeo", reading.device), _pradeo
         )
 
@@ -183,7 +171,7 @@ class HarmonyMobile:
         """Verdicts, and what the events say of devices."""
         rows = ContextRows(path, "sensor", SKEW_BOUND_S)
         feed = Verdicts(rows, "Harmony Mobile", "harmony", reading.device)
-        yield from read_feed(path, stream, reading, _HARMONY, feed, _harmony)
+        yield from read_verdicts(path, stream, reading, _HARMONY, feed, _harmony)
 
 
 _HARMONY: Final = fields(
