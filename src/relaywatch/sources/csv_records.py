@@ -6,6 +6,7 @@ Row by row, for context formats: a record costs some microseconds.
 from __future__ import annotations
 
 import csv
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -36,13 +37,17 @@ def _fields(text: str, delimiter: str) -> list[str] | None:
         return None
 
 
-def records(stream: BinaryIO, path: Path, reading: Reading, delimiter: str) -> Iterator[tuple[int, Mapping[str, str]]]:
+def records(
+    stream: BinaryIO, path: Path, reading: Reading, delimiter: str | None
+) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Each record after the header as its first line's number and its fields by the header's names.
 
-    Counts the records in the reading's tally; those with another number of fields go to quarantine, as does a field
-    that never ends. Empty lines are no records.
+    delimiter: None: the one that splits the header most. Counts the records in the reading's tally; those with another
+    number of fields go to quarantine, as does a field that never ends. Empty lines are no records.
     """
     lines = _Lines(stream, path, reading)
+    if delimiter is None:
+        delimiter = max(DELIMITERS, key=lines.peek().count)
     names: list[str] | None = None
     while True:
         lines.first = 0
@@ -74,10 +79,18 @@ class _Lines:
 
     def __init__(self, stream: BinaryIO, path: Path, reading: Reading) -> None:
         self.first = 0
-        self._each = _numbered(stream, path, reading)
+        self._each: Iterator[tuple[int, str]] = _numbered(stream, path, reading)
 
     def __iter__(self) -> Iterator[str]:
         return self
+
+    def peek(self) -> str:
+        """The next line, which is still to come; empty at the end."""
+        ahead = next(self._each, None)
+        if ahead is None:
+            return ""
+        self._each = itertools.chain([ahead], self._each)
+        return ahead[1]
 
     def __next__(self) -> str:
         number, line = next(self._each)

@@ -15,6 +15,8 @@ _NOTHING: Final = frozenset(
     {"", "0", "-", "n/a", "na", "none", "null", "<null>", "unknown", "undefined", "not available", "unavailable"}
 )
 """What products write where they know no value."""
+_NO_MAC: Final = frozenset({"000000000000", "020000000000"})
+"""All zero, and what Android shows in place of its own MAC."""
 _HOST: Final = re.compile(r"[^\s/@\x00-\x1f\x7f]{1,253}")
 _ISO: Final = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)(?:[T ](\d\d):(\d\d)(?::(\d\d)(?:[.,](\d{1,9}))?)?)?\s*(Z|UTC|[+-]\d\d:?\d\d)?", re.ASCII
@@ -42,9 +44,9 @@ def said(value: object) -> str | None:
 
 
 def mac_address(value: object) -> str | None:
-    """A MAC in lower case with colons, however it is grouped; None where it is none, or all zero."""
+    """A MAC in lower case with colons, however it is grouped; None where it is none, or only a placeholder."""
     digits = re.sub(r"[:.\-\s]", "", str(value)) if value is not None else ""
-    if not re.fullmatch(r"[0-9A-Fa-f]{12}", digits) or not digits.strip("0"):
+    if not re.fullmatch(r"[0-9A-Fa-f]{12}", digits) or digits in _NO_MAC:
         return None
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2)).lower()
 

@@ -8,6 +8,7 @@ from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
 from relaywatch.sources.intune import Intune
+from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
@@ -36,5 +37,6 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pradeo(),
     HarmonyMobile(),
     Intune(),
+    InventoryCsv(),
 )
 """Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""
