@@ -363,7 +363,7 @@ def test_whole_blocks_give_what_single_lines_give(seed):
     content = FUZZ_SEEDS[0][1] * 3 + mutate(FUZZ_SEEDS[0][1] * 3, seeded) + FUZZ_SEEDS[0][1]
     fast, aside = read_bytes(CanonicalNdjson(), content)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(json_records, "_regular", lambda _block: False)
+        patch.setattr(json_records, "_regular", lambda _block: 0)
         patch.setattr(json_records, "FEWEST_AT_ONCE", 1 << 30)
         slow, slow_aside = read_bytes(CanonicalNdjson(), content)
     assert fast == slow

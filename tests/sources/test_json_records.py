@@ -35,7 +35,7 @@ def read(content: bytes):
 
 def line_by_line(content: bytes, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(json_records, "_regular", lambda _block: False)
+        patch.setattr(json_records, "_regular", lambda _block: 0)
         patch.setattr(json_records, "FEWEST_AT_ONCE", 1 << 30)
         return read(content)
 

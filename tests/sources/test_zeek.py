@@ -2,16 +2,22 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import assert_accounted, assert_survives, mutate, read_path
 from unit_reads import read_bytes, read_paths, shared
 
+from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import Direction, Observability, SignalKind
+from relaywatch.sources import json_records
 from relaywatch.sources.discovery import discover
-from relaywatch.sources.zeek import ZeekConn, ZeekSocks
+from relaywatch.sources.reading import Reading
+from relaywatch.sources.zeek import ZeekConn
+from relaywatch.sources.zeek_tunnel import ZeekSocks
 
 PHONE, SERVER, PEER = "192.168.7.20", "198.51.100.7", "203.0.113.9"
 RECORD = {
@@ -258,11 +264,18 @@ def test_each_device_gets_the_span_that_was_watched():
     assert (capture["start_time"].timestamp(), capture["end_time"].timestamp()) == (1700000000.25, 1700000102.5)
 
 
-def test_sibling_logs_without_a_conn_log_say_so(tmp_path):
-    (tmp_path / "dns.log").write_bytes(log(path="dns", fields=["ts", "id.orig_h", "query", "answers"]))
-    rows, quarantine = read_paths(tmp_path)
-    assert not rows
-    assert "conn.log" in quarantine.records[0].reason
+@pytest.mark.parametrize(
+    ("path", "fields", "values"),
+    [
+        ("dns", ["ts", "id.orig_h", "query", "answers"], ["1700000000.5", PHONE, "a.example", SERVER]),
+        ("ssl", ["ts", "uid", "server_name"], ["1700000000.5", "Cx", "a.example"]),
+    ],
+)
+def test_a_log_that_only_names_says_so_and_is_no_damage(tmp_path, path, fields, values):
+    (tmp_path / f"{path}.log").write_bytes(log(dict(zip(fields, values, strict=True)), path=path, fields=fields))
+    rows, quarantine, tally, unread = read_path(tmp_path)
+    assert (rows, quarantine.total, unread) == ([], 0, [])
+    assert (tally.records, dict(tally.unused)) == (1, {"names the flows of a conn.log": 1})
 
 
 def test_a_damaged_sibling_costs_only_names(tmp_path):
@@ -366,3 +379,229 @@ def test_real_logs_are_read_whole():
     )
     assert any(row["remote_hostname"] for row in tsv["flows"])
     assert {unit.reader_name for unit in discover([folder / "zat_json_conn.log"]).units} == {"zeek-conn"}
+
+
+HTTP = [
+    "ts",
+    "uid",
+    "id.orig_h",
+    "id.orig_p",
+    "id.resp_h",
+    "id.resp_p",
+    "trans_depth",
+    "method",
+    "host",
+    "uri",
+    "status_code",
+]
+
+
+def request(**changed: str) -> dict[str, str]:
+    values = ["1700000001.000000", "Cx", PEER, "5000", PHONE, "8080", "1", "GET", "-", "-", "200"]
+    return dict(zip(HTTP, values, strict=True)) | changed
+
+
+def test_a_connect_request_that_the_phone_answers_is_a_signal(tmp_path):
+    connect = request(method="CONNECT", host="www.example.org", uri="www.example.org:443")
+    (tmp_path / "http.log").write_bytes(log(connect, request(host="a.example"), path="http", fields=HTTP))
+    rows, _ = read_paths(tmp_path)
+    (signal,) = rows["signals"]
+    assert (signal["kind"], signal["observability"]) == (SignalKind.HTTP_CONNECT, Observability.OBSERVED)
+    assert (signal["device_uid"], signal["local_port"], signal["position"]) == (PHONE, 8080, 9)
+    assert signal["detail"] == "CONNECT www.example.org:443 200"
+    _, quarantine, tally, _ = read_path(tmp_path)
+    assert_accounted(quarantine, tally)
+    assert dict(tally.unused) == {"names the flows of a conn.log": 1}
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"host": "Shop.Example.com:80", "uri": "/"}, "shop.example.com"),
+        ({"host": SERVER, "uri": "/"}, None),
+        ({"host": "other.example", "uri": "http://other.example/x"}, None),
+        ({"host": "other.example", "uri": "other.example:443", "method": "CONNECT"}, None),
+        ({"host": "a b", "uri": "/"}, None),
+    ],
+)
+def test_plain_http_names_its_flow_by_the_host_that_was_asked_for(tmp_path, changed, name):
+    mine = request(uid=RECORD["uid"]) | {"id.orig_h": PHONE, "id.resp_h": SERVER} | changed
+    (tmp_path / "http.log").write_bytes(log(mine, path="http", fields=HTTP))
+    (tmp_path / "conn.log").write_bytes(log(RECORD))
+    for path in (tmp_path, tmp_path / "conn.log"):
+        (flow,) = read_paths(path)[0]["flows"]
+        assert flow["remote_hostname"] == name
+        assert flow["hostname_observability"] == (Observability.OBSERVED if name else Observability.NOT_OBSERVABLE)
+
+
+TUNNEL = ["ts", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "tunnel_type", "action"]
+
+
+def tunnel(kind: str, action: str = "Tunnel::DISCOVER") -> dict[str, str]:
+    values = ["1700000001.000000", "-", PEER, "0", PHONE, "1080", kind, action]
+    return dict(zip(TUNNEL, values, strict=True))
+
+
+def test_a_proxy_that_was_found_on_the_phone_is_an_inferred_request(tmp_path):
+    records = [tunnel("Tunnel::SOCKS"), tunnel("Tunnel::HTTP"), tunnel("Tunnel::SOCKS", "Tunnel::CLOSE")]
+    records.append(tunnel("Tunnel::TEREDO"))
+    (tmp_path / "tunnel.log").write_bytes(log(*records, path="tunnel", fields=TUNNEL))
+    rows, quarantine, tally, _ = read_path(tmp_path)
+    signals = [row for part in rows for row in part.rows.to_pylist()]
+    assert [(row["kind"], row["observability"], row["device_uid"], row["local_port"]) for row in signals] == [
+        (SignalKind.SOCKS_REQUEST, Observability.INFERRED, PHONE, 1080),
+        (SignalKind.HTTP_CONNECT, Observability.INFERRED, PHONE, 1080),
+    ]
+    assert dict(tally.unused) == {"says when a tunnel ended": 1, "a tunnel that is no proxy": 1}
+    assert_accounted(quarantine, tally)
+
+
+DHCP = ["ts", "uids", "client_addr", "server_addr", "mac", "host_name", "assigned_addr", "lease_time", "msg_types"]
+MAC = "02:00:5e:10:00:07"
+
+
+def lease(**changed: str) -> dict[str, str]:
+    values = ["1700000001.000000", "Cx", "-", "192.168.7.1", MAC.upper(), "Pixel-7", PHONE, "3600.0"]
+    return dict(zip(DHCP, [*values, "DISCOVER,OFFER,REQUEST,ACK"], strict=True)) | changed
+
+
+def test_a_lease_is_the_phones_address_for_its_time(tmp_path):
+    later = lease(ts="1700003601.000000")
+    (tmp_path / "dhcp.log").write_bytes(log(lease(), later, path="dhcp", fields=DHCP))
+    rows, quarantine = read_paths(tmp_path)
+    assert quarantine.total == 0
+    said = [(row["identifier_kind"], row["identifier"], row["position"]) for row in rows["inventory"]]
+    assert said == [("ip", PHONE, 9), ("mac", MAC, 9), ("hostname", "pixel-7", 9), ("ip", PHONE, 10)]
+    assert {row["device_uid"] for row in rows["inventory"]} == {f"mac:{MAC}"}
+    assert {row["android_package"] for row in rows["inventory"]} == {None}
+    first = rows["inventory"][0]
+    assert (first["valid_from"].timestamp(), first["valid_to"].timestamp()) == (1700000001, 1700003601)
+    assert rows["inventory"][1]["valid_to"] is None
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (lease(msg_types="REQUEST,NAK"), "says nothing new of its device"),
+        (lease(assigned_addr="-"), "says nothing new of its device"),
+        (lease(mac="-"), "names no hardware address"),
+        (lease(mac="phone"), None),
+        (lease(assigned_addr="10.0.0"), None),
+        (lease(lease_time="-5"), None),
+        (lease(ts="XXXXXXXXXX.XXXXXX"), None),
+    ],
+)
+def test_an_exchange_that_grants_no_lease_is_left_and_a_damaged_one_is_put_aside(tmp_path, record, reason):
+    (tmp_path / "dhcp.log").write_bytes(log(lease(), record, path="dhcp", fields=DHCP))
+    rows, quarantine, tally, _ = read_path(tmp_path)
+    assert sum(part.rows.num_rows for part in rows) == 3
+    assert dict(tally.unused) == ({reason: 1} if reason else {})
+    assert [entry.position for entry in quarantine.records] == ([] if reason else ["line 10"])
+    assert_accounted(quarantine, tally)
+
+
+def test_json_of_each_sibling_gives_the_same_rows_as_tsv(tmp_path):
+    answers = {"ts": "1700000000.0", "id.orig_h": PHONE, "query": "late.example.org", "answers": f"alias,{SERVER}"}
+    cases = {
+        "dhcp": (lease(), DHCP, {"msg_types": lease()["msg_types"].split(","), "lease_time": 3600, "uids": ["Cx"]}),
+        "http": (
+            request(method="CONNECT", uri="a:443"),
+            HTTP,
+            {"trans_depth": 1, "id.resp_p": 8080, "status_code": 200},
+        ),
+        "tunnel": (tunnel("Tunnel::SOCKS"), TUNNEL, {"id.resp_p": 1080}),
+        "socks": (REQUEST, SOCKS, {"version": 5, "request_p": 443, "id.resp_p": 1080}),
+        "dns": (answers, list(answers), {"answers": ["alias", SERVER]}),
+        "conn": (RECORD, FIELDS, json.loads(as_json(RECORD))),
+    }
+    for kind, (record, fields, typed) in cases.items():
+        (tmp_path / "tsv").mkdir(exist_ok=True)
+        (tmp_path / "json").mkdir(exist_ok=True)
+        (tmp_path / "tsv" / f"{kind}.log").write_bytes(log(record, path=kind, fields=fields))
+        set_ones = {name: value for name, value in record.items() if value != "-"}
+        line = json.dumps(set_ones | {"ts": float(record["ts"])} | typed)
+        (tmp_path / "json" / f"{kind}.log").write_text(line + "\n")
+    shift = {"position", "flow_id", "source"}
+    (tsv, tsv_aside), (as_lines, json_aside) = read_paths(tmp_path / "tsv"), read_paths(tmp_path / "json")
+    assert (tsv_aside.total, json_aside.total) == (0, 0)
+    assert {table: len(rows) for table, rows in tsv.items()} == {"signals": 4, "inventory": 3, "flows": 1}
+    for table in tsv:
+        assert [{k: v for k, v in row.items() if k not in shift} for row in as_lines[table]] == [
+            {k: v for k, v in row.items() if k not in shift} for row in tsv[table]
+        ]
+
+
+FUZZ_SEEDS: list[tuple[str, bytes]] = [
+    ("conn.log", log(RECORD, conn(orig_h=PEER, resp_h=PHONE), conn(resp_h="192.168.7.30"), conn(service="-"))),
+    ("conn.json", "".join(as_json(record) + "\n" for record in (RECORD, conn(orig_h=PEER), RECORD)).encode()),
+    ("socks.log", log(REQUEST, REQUEST | {"id.orig_h": PHONE}, path="socks", fields=SOCKS)),
+    ("http.log", log(request(method="CONNECT", uri="a:443"), request(host="b.example"), path="http", fields=HTTP)),
+    ("tunnel.log", log(tunnel("Tunnel::SOCKS"), tunnel("Tunnel::GRE"), path="tunnel", fields=TUNNEL)),
+    ("dhcp.log", log(lease(), lease(msg_types="REQUEST,NAK"), lease(mac="-"), path="dhcp", fields=DHCP)),
+    (
+        "dns.log",
+        log(
+            {"ts": "1700000000.0", "id.orig_h": PHONE, "query": "a.example", "answers": f"alias,{SERVER}"},
+            path="dns",
+            fields=["ts", "id.orig_h", "query", "answers"],
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), FUZZ_SEEDS)
+def test_hostile_variants_are_survived_and_accounted_for(tmp_path, name, content):
+    rng = random.Random(23)  # noqa: S311 - seeded, so that it repeats
+    for _ in range(200):
+        assert_survives(tmp_path, name, mutate(content, rng))
+
+
+@pytest.mark.parametrize(("name", "content"), FUZZ_SEEDS[2:])
+def test_hostile_siblings_of_a_conn_log_are_survived_and_accounted_for(tmp_path, name, content):
+    rng = random.Random(29)  # noqa: S311 - seeded, so that it repeats
+    (tmp_path / "conn.log").write_bytes(log(RECORD))
+    for _ in range(20):
+        assert_survives(tmp_path, name, mutate(content, rng))
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150, deadline=None)
+def test_whole_blocks_of_json_give_what_single_lines_give(seed):
+    seeded = random.Random(seed)  # noqa: S311 - seeded, so that it repeats
+    content = FUZZ_SEEDS[1][1] + mutate(FUZZ_SEEDS[1][1] * 3, seeded).rstrip(b"\n") + b"\n" + FUZZ_SEEDS[1][1]
+    fast, aside = read_bytes(ZeekConn(), content)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_records, "_regular", lambda _block: 0)
+        patch.setattr(json_records, "FEWEST_AT_ONCE", 1 << 30)
+        slow, slow_aside = read_bytes(ZeekConn(), content)
+    assert fast == slow
+    assert sorted(map(str, aside.records)) == sorted(map(str, slow_aside.records))
+
+
+def test_names_beyond_what_memory_holds_are_left_out_but_counted(tmp_path, monkeypatch):
+    for module in ("zeek", "zeek_http"):
+        monkeypatch.setattr(f"relaywatch.sources.{module}.NAMES_KEPT", 2)
+    fields = ["ts", "uid", "server_name"]
+    hellos = [{"ts": "1", "uid": f"C{n}", "server_name": f"n{n}.example"} for n in range(5)]
+    (tmp_path / "ssl.log").write_bytes(log(*hellos, path="ssl", fields=fields))
+    (tmp_path / "conn.log").write_bytes(log(*(conn(uid=f"C{n}") for n in range(5))))
+    reading = Reading(Quarantine())
+    rows = [part for unit in discover([tmp_path]).units for part in unit.read(reading)]
+    (flows,) = [part.rows.to_pylist() for part in rows if part.table == "flows"]
+    assert [flow["remote_hostname"] for flow in flows] == ["n0.example", "n1.example", None, None, None]
+    assert_accounted(reading.quarantine, reading.tally)
+
+
+def test_the_baselines_of_zeeks_own_tests_have_masked_times_and_say_so():
+    folder = shared("samples", "zeek")
+    for path in folder.glob("*baseline*.log"):
+        rows, quarantine, tally, unread = read_path(path)
+        assert (rows, unread) == ([], [])
+        assert [entry.position for entry in quarantine.records] == ["line 10"]
+        assert "time" in quarantine.records[0].reason
+        assert_accounted(quarantine, tally)
+    for path in folder.glob("zat_*.log"):
+        _, quarantine, tally, unread = read_path(path)
+        assert (quarantine.total, unread) == (0, [])
+        assert_accounted(quarantine, tally)
+        assert tally.records

@@ -78,9 +78,9 @@ def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table 
 
     A table has a row a line. None: the part has lines that fit no schema (or empty ones); take it one by one.
     """
-    table = next((t for s in schemas if (t := _at_once(block, s)) is not None), None) if _regular(block) else None
-    lines = block.content.count(b"\n")
-    if table is not None or lines <= FEWEST_AT_ONCE:
+    lines = _regular(block)
+    table = next((t for s in schemas if (t := _at_once(block, s, lines)) is not None), None) if lines else None
+    if table is not None or block.content.count(b"\n") <= FEWEST_AT_ONCE:
         yield block, table
         return
     cut = block.content.index(b"\n", len(block.content) // 2) + 1
@@ -91,27 +91,31 @@ def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table 
     yield from parted(Block(block.first_line + head.content.count(b"\n"), block.content[cut:]), *schemas)
 
 
-def _regular(block: Block) -> bool:
-    """Whether every line begins and ends as one object does, all UTF-8 and no NaN: Arrow does not check these."""
+def _regular(block: Block) -> int:
+    """How many lines, if each begins and ends as one object does, all UTF-8 and no NaN: Arrow does not check these.
+
+    0: one does not.
+    """
     content = block.content
     if not content.startswith(b"{"):
-        return False
+        return 0
     octets = np.frombuffer(content, np.uint8)
     ends = np.flatnonzero(octets == ord("\n"))
     last = octets[ends - 1]
     if (last == ord("\r")).any():
         last = np.where(last == ord("\r"), octets[ends - 2], last)
     if (last != ord("}")).any() or (octets[ends[:-1] + 1] != ord("{")).any():
-        return False
+        return 0
     if (b"NaN" in content or b"Inf" in content) and _NO_NUMBER.search(content):
-        return False
+        return 0
     try:
-        return content.isascii() or bool(content.decode())
+        sound = content.isascii() or bool(content.decode())
     except UnicodeDecodeError:
-        return False
+        sound = False
+    return len(ends) if sound else 0
 
 
-def _at_once(block: Block, schema: pa.Schema) -> pa.Table | None:
+def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
     """The regular block as a table; None where a line is not as the schema has it."""
     try:
         table = pajson.read_json(
@@ -121,7 +125,7 @@ def _at_once(block: Block, schema: pa.Schema) -> pa.Table | None:
         )
     except pa.ArrowException:
         return None
-    return table if table.num_rows == block.content.count(b"\n") else None
+    return table if table.num_rows == lines else None
 
 
 def _one_by_one(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.Table:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from relaywatch.sources.address_leases import DnsmasqLeases, KeaLeases, WindowsDhcp
+from relaywatch.sources.address_sessions import AssignmentsCsv, RadiusDetail
 from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
+from relaywatch.sources.dhcpd_leases import DhcpdLeases
 from relaywatch.sources.intune import Intune
 from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
@@ -16,7 +19,10 @@ from relaywatch.sources.reading import FileReader, FolderReader
 from relaywatch.sources.threat_crowdstrike import FalconMobile
 from relaywatch.sources.threat_lookout import Lookout
 from relaywatch.sources.threat_products import HarmonyMobile, Pradeo, Zimperium
-from relaywatch.sources.zeek import ZeekConn, ZeekFolder, ZeekNames, ZeekSocks
+from relaywatch.sources.zeek import ZeekConn, ZeekFolder, ZeekNames
+from relaywatch.sources.zeek_dhcp import ZeekDhcp
+from relaywatch.sources.zeek_http import ZeekHttp
+from relaywatch.sources.zeek_tunnel import ZeekSocks, ZeekTunnel
 
 FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder())
 """Formats of several files that belong together; asked first, each claims its files."""
@@ -28,6 +34,9 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     PcapdroidCsv(),
     ZeekConn(),
     ZeekSocks(),
+    ZeekTunnel(),
+    ZeekHttp(),
+    ZeekDhcp(),
     ZeekNames(),
     Defender(),
     DefenderCsv(),
@@ -37,6 +46,12 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pradeo(),
     HarmonyMobile(),
     Intune(),
+    KeaLeases(),
+    DhcpdLeases(),
+    DnsmasqLeases(),
+    WindowsDhcp(),
+    RadiusDetail(),
+    AssignmentsCsv(),
     InventoryCsv(),
 )
 """Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""

@@ -1,4 +1,4 @@
-"""Zeek conn.log with its siblings dns.log, ssl.log and socks.log, TSV or JSON. The app is never observable.
+"""Zeek conn.log with its siblings dns.log, ssl.log, http.log, socks.log, tunnel.log, dhcp.log. No app is observable.
 
 A connection between two local addresses is two views, one of each endpoint; a connection between two others is its
 originator's. Bytes are payload by sequence numbers, wire bytes are IP bytes. Times are the sensor's.
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
@@ -16,23 +17,22 @@ from typing import Any, BinaryIO, ClassVar, Final
 import polars as pl
 
 from relaywatch.model.errors import SourceError
-from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.columns import canonical_addresses, column, text
 from relaywatch.sources.compression import open_content, read_head
-from relaywatch.sources.lines import typed
-from relaywatch.sources.reading import Head, Reading
+from relaywatch.sources.reading import Head, Reading, Tally
+from relaywatch.sources.zeek_dhcp import leases
+from relaywatch.sources.zeek_ends import LOCAL, ORIG, RESP, host_name, provenance, with_ends
+from relaywatch.sources.zeek_http import http_signals
 from relaywatch.sources.zeek_log import instants, log_kind, text_frames
-from relaywatch.sources.zeek_names import NAMES_KEPT, DnsNames, TlsNames
+from relaywatch.sources.zeek_names import NAMES_KEPT, ONLY_NAMES, DnsNames, TlsNames
+from relaywatch.sources.zeek_tunnel import socks_signals, tunnel_signals
 
-SKEW_BOUND_S: Final = 1.0
-"""A sensor's clock under NTP, and the time that packets wait to be stamped."""
 SNIFFED_BYTES: Final = 16_384
 DEVICES_KEPT: Final = 100_000
 """Devices whose span is held before it is written out; a device can then have several CAPTURE signals."""
 
-_ORIG, _RESP = "id.orig_h", "id.resp_h"
 _KINDS: Final[Mapping[str, type[pl.DataType]]] = {
     "id.orig_p": pl.UInt16,
     "id.resp_p": pl.UInt16,
@@ -47,7 +47,7 @@ _KINDS: Final[Mapping[str, type[pl.DataType]]] = {
     "ip_proto": pl.UInt8,
 }
 _COUNTS: Final = ("duration", "orig_bytes", "resp_bytes", "missed_bytes", "orig_pkts", "orig_ip_bytes", "resp_pkts")
-_TEXTS: Final = ("ts", "uid", _ORIG, _RESP, "proto", "service", "conn_state", "history", "local_orig", "local_resp")
+_TEXTS: Final = ("ts", "uid", ORIG, RESP, "proto", "service", "conn_state", "history", "local_orig", "local_resp")
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132, "unknown_transport": 255}
 """255 is IANA's reserved number: a transport that Zeek does not know and older versions do not number."""
 _ESTABLISHED: Final = {
@@ -55,11 +55,6 @@ _ESTABLISHED: Final = {
     "S0": False, "REJ": False, "RSTOS0": False, "SH": False,
 }  # fmt: skip
 """RSTRH, SHR and OTH are left out: the originator's part was not seen, so whether it was accepted is not known."""
-_LOCAL: Final = (
-    r"^(?:10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\."
-    r"|f[cd][0-9a-f]{2}:|fe[89ab][0-9a-f]:)"
-)
-"""RFC 1918, RFC 6598 (carrier NAT), RFC 4193, IPv6 link-local; on canonical text."""
 
 
 class ZeekFolder:
@@ -74,16 +69,14 @@ class ZeekFolder:
         return frozenset(path for paths in logs.values() for path in paths) if logs.get("conn") else frozenset()
 
     def read(self, folder: Path, reading: Reading) -> Iterator[Batch]:
-        """Signals from socks.log, then flows of each conn.log by name, then what was watched."""
+        """What the siblings say, then flows of each conn.log by name, then what was watched."""
         logs = _logs(folder)
-        names = _names(logs, reading)
-        yield from _each(logs.get("socks", []), reading, _socks_signals)
-        for path in logs.get("conn", []):
-            try:
-                with open_content(path, reading.progress) as stream:
-                    yield from _connections(path, stream, reading, names)
-            except SourceError as damage:
-                _put_aside(damage, reading.quarantine)
+        tls = TlsNames()
+        yield from _each(logs.get("http", []), reading, partial(http_signals, names=tls))
+        names = _names(logs, tls, reading)
+        for kind, read in (("socks", socks_signals), ("tunnel", tunnel_signals), ("dhcp", leases)):
+            yield from _each(logs.get(kind, []), reading, read)
+        yield from _each(logs.get("conn", []), reading, partial(_connections, names=names))
 
 
 class ZeekConn:
@@ -98,24 +91,13 @@ class ZeekConn:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Flows of this conn.log, then what was watched."""
-        logs = _logs(path.parent)
-        names = _names(logs, reading)
+        logs, tls = _logs(path.parent), TlsNames()
+        beside, aside = replace(reading, tally=Tally()), reading.quarantine.total
+        for _ in _each(logs.get("http", []), beside, partial(http_signals, names=tls)):
+            pass
+        names = _names(logs, tls, beside)
+        reading.tally.met(reading.quarantine.total - aside)  # of the siblings only what is damaged counts here
         yield from _connections(path, stream, reading, names)
-
-
-class ZeekSocks:
-    """One socks.log given by itself."""
-
-    name: ClassVar[str] = "zeek-socks"
-
-    @staticmethod
-    def fits(head: Head) -> bool:
-        """A #path socks header, or a JSON record with socks.log's keys."""
-        return log_kind(head) == "socks"
-
-    def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
-        """The SOCKS requests that devices answered."""
-        yield from _socks_signals(path, stream, reading)
 
 
 class ZeekNames:
@@ -129,9 +111,9 @@ class ZeekNames:
         return log_kind(head) in ("dns", "ssl")
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
-        """No rows: the conn.log's reader takes the names. Says so where there is no conn.log."""
-        if not _logs(path.parent).get("conn"):
-            reading.quarantine.add(str(path), "file", "only names the flows of a conn.log, and none is beside it")
+        """No rows: the conn.log's reader takes the names. The tally says so."""
+        for frame in text_frames(stream, path, ("ts",), reading):
+            reading.tally.left(ONLY_NAMES, frame.height)
         return iter(())
 
 
@@ -154,81 +136,74 @@ def _logs(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _put_aside(damage: SourceError, quarantine: Quarantine) -> None:
-    quarantine.add(damage.path, damage.position or "file", f"{damage.reason} {damage.remedy}".strip())
-
-
 def _each(
     paths: Iterable[Path], reading: Reading, read: Callable[[Path, BinaryIO, Reading], Iterator[Batch]]
 ) -> Iterator[Batch]:
-    """Rows of each sibling; a damaged one costs only itself."""
+    """Rows of each log; a damaged one costs only itself, and counts as one record more."""
     for path in paths:
         try:
             with open_content(path, reading.progress) as stream:
                 yield from read(path, stream, reading)
         except SourceError as damage:
-            _put_aside(damage, reading.quarantine)
+            reading.tally.met(1)
+            reason = f"{damage.reason} {damage.remedy}".strip()
+            reading.quarantine.add(damage.path, damage.position or "file", reason)
 
 
-def _names(logs: Mapping[str, Sequence[Path]], reading: Reading) -> tuple[TlsNames, DnsNames]:
-    """Names from ssl.log and dns.log."""
-    tls, dns = TlsNames(), DnsNames()
-    for kind, take in (("ssl", partial(_take_tls, tls)), ("dns", partial(_take_dns, dns))):
-        for path in logs.get(kind, []):
-            try:
-                with open_content(path, reading.progress) as stream:
-                    take(path, stream, reading.quarantine)
-            except SourceError as damage:
-                _put_aside(damage, reading.quarantine)
+def _names(logs: Mapping[str, Sequence[Path]], tls: TlsNames, reading: Reading) -> tuple[TlsNames, DnsNames]:
+    """Names from ssl.log and dns.log, after those that are known."""
+    dns = DnsNames()
+    for kind, take in (("ssl", partial(_take_tls, names=tls)), ("dns", partial(_take_dns, names=dns))):
+        for _ in _each(logs.get(kind, []), reading, take):
+            pass
     tls.close()
     dns.close()
     return tls, dns
 
 
-def _take_tls(names: TlsNames, path: Path, stream: BinaryIO, quarantine: Quarantine) -> None:
-    for frame in text_frames(stream, path, ("uid", "server_name"), quarantine):
-        names.add(frame.with_columns(_name("server_name")))
-        if names.count >= NAMES_KEPT:
-            quarantine.add(str(path), "file", f"names beyond the first {NAMES_KEPT} are not used")
-            return
+def _take_tls(path: Path, stream: BinaryIO, reading: Reading, names: TlsNames) -> Iterator[Batch]:
+    """No rows; the log's names go to `names`, as far as it has room."""
+    for frame in text_frames(stream, path, ("uid", "server_name"), reading):
+        named = frame.with_columns(host_name("server_name"))
+        names.add(named.head(NAMES_KEPT - names.count))
+        reading.tally.left(ONLY_NAMES, frame.height)
+    return iter(())
 
 
-def _take_dns(names: DnsNames, path: Path, stream: BinaryIO, quarantine: Quarantine) -> None:
-    for frame in text_frames(stream, path, ("ts", _ORIG, "query", "answers"), quarantine, numbers=("ts",)):
+def _take_dns(path: Path, stream: BinaryIO, reading: Reading, names: DnsNames) -> Iterator[Batch]:
+    """No rows; the log's answers go to `names`, as far as it has room."""
+    for frame in text_frames(stream, path, ("ts", ORIG, "query", "answers"), reading):
         time = instants("ts", frame["ts"].dtype).alias("time")
-        table = frame.select(time, pl.col(_ORIG).alias("client"), _name("query").alias("name"), "answers", "position")
-        for position in table.filter(pl.col("time").is_null())["position"].to_list():
-            quarantine.add(str(path), f"line {position}", "ts is missing or no time")
+        name = host_name("query").alias("name")
+        table = frame.select(time, pl.col(ORIG).alias("client"), name, "answers", "position")
+        timeless = table.filter(pl.col("time").is_null())["position"].to_list()
+        for position in timeless:
+            reading.quarantine.add(str(path), f"line {position}", "ts is missing or no time")
+        reading.tally.left(ONLY_NAMES, frame.height - len(timeless))
         answers = table.drop_nulls().with_columns(pl.col("answers").str.split(",")).explode("answers")
         answers = answers.with_columns(
             canonical_addresses(answers["client"]).alias("client"),
             canonical_addresses(answers["answers"]).alias("address"),
         ).drop_nulls()
         names.add(answers.head(NAMES_KEPT - names.count))
-        if names.count >= NAMES_KEPT:
-            quarantine.add(str(path), "file", f"names beyond the first {NAMES_KEPT} are not used")
-            return
-
-
-def _name(column_name: str) -> pl.Expr:
-    """A host name, lower case without the final dot; null where it is too long for one."""
-    name = pl.col(column_name).str.to_lowercase().str.strip_chars_end(".")
-    return pl.when(name.str.len_bytes().is_between(1, 253)).then(name).alias(column_name)
+    return iter(())
 
 
 def _connections(path: Path, stream: BinaryIO, reading: Reading, names: tuple[TlsNames, DnsNames]) -> Iterator[Batch]:
     """Flows of one conn.log, then a CAPTURE signal per device."""
     spans: dict[str, tuple[int, int]] = {}
     local_seen: Counter[str] = Counter()
-    columns = (*_TEXTS, *_KINDS)
-    for frame in text_frames(stream, path, columns, reading.quarantine, numbers=("ts", *_KINDS)):
-        frame = _sound(frame, path, reading.quarantine)
+    counts = tuple(name for name in _KINDS if name != "duration")
+    for frame in text_frames(stream, path, (*_TEXTS, *_KINDS), reading, counts=counts):
+        frame = _sound(frame, path, reading)
         if frame.is_empty():
             continue
         views = _device_views(_with_local(frame), reading.device, local_seen)
         views = _with_names(views, *names)
         _widen(spans, views)
-        yield batch("flows", _flow_columns(views, path), length=views.height)
+        flows = batch("flows", _flow_columns(views, path), length=views.height)
+        reading.tally.gave([flows])
+        yield flows
         if len(spans) > DEVICES_KEPT:
             yield _captures(spans, path)
             spans.clear()
@@ -236,20 +211,15 @@ def _connections(path: Path, stream: BinaryIO, reading: Reading, names: tuple[Tl
         yield _captures(spans, path)
 
 
-def _sound(frame: pl.DataFrame, path: Path, quarantine: Quarantine) -> pl.DataFrame:
+def _sound(frame: pl.DataFrame, path: Path, reading: Reading) -> pl.DataFrame:
     """The records with a time, two addresses, a known protocol and counts that fit; the others go to quarantine."""
-    frame = frame.with_columns(
-        instants("ts", frame["ts"].dtype).alias("time"),
-        canonical_addresses(frame[_ORIG]).alias(_ORIG),
-        canonical_addresses(frame[_RESP]).alias(_RESP),
-        pl.col("proto").replace_strict(_PROTOCOLS, default=None, return_dtype=pl.UInt8).alias("protocol"),
-    )
-    frame = typed(frame, _KINDS, path, quarantine, required=("time", _ORIG, _RESP, "protocol"))
+    protocol = pl.col("proto").replace_strict(_PROTOCOLS, default=None, return_dtype=pl.UInt8)
+    frame = with_ends(frame.with_columns(protocol.alias("protocol")), _KINDS, path, reading, required=("protocol",))
     negative = pl.any_horizontal((pl.col(name) < 0).fill_null(value=False) for name in (*_COUNTS, "resp_ip_bytes"))
     late = (pl.col("duration") > _LONGEST_S).fill_null(value=False)
     wrong = frame.select((negative | late).alias("wrong"))["wrong"]
     for position in frame["position"].filter(wrong).to_list():
-        quarantine.add(str(path), f"line {position}", "a negative count or an impossible duration")
+        reading.quarantine.add(str(path), f"line {position}", "a negative count or an impossible duration")
     return frame.filter(~wrong)
 
 
@@ -259,8 +229,8 @@ _LONGEST_S: Final = 100 * 365 * 86_400
 def _with_local(frame: pl.DataFrame) -> pl.DataFrame:
     """Adds which ends are local: as the sensor's own network list says, or by address range."""
     return frame.with_columns(
-        ((pl.col("local_orig") == "T").fill_null(value=False) | pl.col(_ORIG).str.contains(_LOCAL)).alias("orig_local"),
-        ((pl.col("local_resp") == "T").fill_null(value=False) | pl.col(_RESP).str.contains(_LOCAL)).alias("resp_local"),
+        ((pl.col("local_orig") == "T").fill_null(value=False) | pl.col(ORIG).str.contains(LOCAL)).alias("orig_local"),
+        ((pl.col("local_resp") == "T").fill_null(value=False) | pl.col(RESP).str.contains(LOCAL)).alias("resp_local"),
     )
 
 
@@ -279,14 +249,14 @@ def _device_views(frame: pl.DataFrame, device: str, local_seen: Counter[str]) ->
 
 def _more_seen(frame: pl.DataFrame, local_seen: Counter[str]) -> pl.Series:
     """Whether the responder was a local end more often than the originator so far."""
-    for end, flag in ((_ORIG, "orig_local"), (_RESP, "resp_local")):
+    for end, flag in ((ORIG, "orig_local"), (RESP, "resp_local")):
         counted = frame.filter(pl.col(flag))[end].value_counts()
         local_seen.update(dict(counted.iter_rows()))
     if len(local_seen) > DEVICES_KEPT:
         kept = local_seen.most_common(DEVICES_KEPT // 2)
         local_seen.clear()
         local_seen.update(dict(kept))
-    both = frame.select(_ORIG, _RESP)
+    both = frame.select(ORIG, RESP)
     return pl.Series([local_seen[r] > local_seen[o] for o, r in both.iter_rows()], dtype=pl.Boolean)
 
 
@@ -369,7 +339,7 @@ def _flow_columns(views: pl.DataFrame, path: Path) -> dict[str, Any]:
         "bytes_observability": column(derived["bytes_from"]),
         "established": column(derived["established"]),
         "app_protocol": text(views["service"].cast(pl.String)),
-        **_provenance(path),
+        **provenance(path),
     }
 
 
@@ -389,10 +359,6 @@ def _gap() -> pl.Expr:
         for way in ("out", "in")
     ]
     return pl.any_horizontal(missed, *jumps)
-
-
-def _provenance(path: Path) -> dict[str, Any]:
-    return {"source": str(path), "clock": "sensor", "clock_skew_bound_s": SKEW_BOUND_S}
 
 
 def _widen(spans: dict[str, tuple[int, int]], views: pl.DataFrame) -> None:
@@ -415,56 +381,4 @@ def _captures(spans: Mapping[str, tuple[int, int]], path: Path) -> Batch:
         "detail": "",
         "position": 1,
     }
-    return batch("signals", {**columns, **_provenance(path)}, length=len(spans))
-
-
-_SOCKS_COLUMNS: Final = (
-    "ts",
-    "version",
-    "status",
-    "request.host",
-    "request.name",
-    "request_p",
-    "id.resp_p",
-    _ORIG,
-    _RESP,
-)
-
-
-def _socks_signals(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
-    """SOCKS requests that a device answered: direct proof of a proxy on it."""
-    numbers = ("ts", "version", "request_p", "id.resp_p")
-    for frame in text_frames(stream, path, _SOCKS_COLUMNS, reading.quarantine, numbers=numbers):
-        frame = frame.with_columns(
-            instants("ts", frame["ts"].dtype).alias("time"),
-            canonical_addresses(frame[_ORIG]).alias(_ORIG),
-            canonical_addresses(frame[_RESP]).alias(_RESP),
-        )
-        kinds = {"id.resp_p": pl.UInt16, "request_p": pl.UInt16, "version": pl.UInt8}
-        frame = typed(frame, kinds, path, reading.quarantine, required=("time", _ORIG, _RESP))
-        if frame.is_empty():
-            continue
-        outside = pl.col(_ORIG).str.contains(_LOCAL) & ~pl.col(_RESP).str.contains(_LOCAL)
-        device = pl.when(outside | pl.lit(not reading.device)).then(pl.col(_RESP)).otherwise(pl.lit(reading.device))
-        target = pl.coalesce("request.name", "request.host", pl.lit("?"))
-        said = pl.format(
-            "SOCKS{} {}:{} {}",
-            pl.col("version").cast(pl.String).fill_null(""),
-            target,
-            pl.col("request_p").cast(pl.String).fill_null("?"),
-            pl.col("status").fill_null(""),
-        )
-        rows = frame.select(
-            "time", "position", "id.resp_p", device.alias("device"), said.str.strip_chars().alias("said")
-        )
-        columns = {
-            "device_uid": text(rows["device"]),
-            "kind": int(SignalKind.SOCKS_REQUEST),
-            "start_time": column(rows["time"]),
-            "end_time": column(rows["time"]),
-            "observability": int(Observability.OBSERVED),
-            "local_port": column(rows["id.resp_p"]),
-            "detail": text(rows["said"]),
-            "position": column(rows["position"]),
-        }
-        yield batch("signals", {**columns, **_provenance(path)}, length=rows.height)
+    return batch("signals", {**columns, **provenance(path)}, length=len(spans))

@@ -6,7 +6,6 @@ may come again in the middle where logs were joined. JSON leaves unset fields ou
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,12 +15,12 @@ from typing import BinaryIO, Final
 
 import polars as pl
 import pyarrow as pa
-import pyarrow.json as pajson
 
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.columns import microseconds
-from relaywatch.sources.lines import Block, blocks, delimited, shown
-from relaywatch.sources.reading import Head
+from relaywatch.sources.json_records import parted, positions
+from relaywatch.sources.lines import Block, counted_blocks, delimited, shown
+from relaywatch.sources.reading import Head, Reading
 
 PROBED_LINES: Final = 20
 LOGS: Final[Mapping[str, frozenset[str]]] = {
@@ -29,11 +28,17 @@ LOGS: Final[Mapping[str, frozenset[str]]] = {
     "dns": frozenset({"ts", "id.orig_h", "query"}),
     "ssl": frozenset({"ts", "uid", "id.orig_h", "version", "established"}),
     "socks": frozenset({"ts", "id.orig_h", "id.resp_h", "version", "request_p"}),
+    "http": frozenset({"ts", "uid", "id.orig_h", "trans_depth", "method"}),
+    "tunnel": frozenset({"ts", "id.orig_h", "tunnel_type", "action"}),
+    "dhcp": frozenset({"ts", "mac", "msg_types"}),
 }
 """The logs that are read, each with columns that tell it from the others."""
 
 BOOLEANS: Final = frozenset({"local_orig", "local_resp"})
-"""Columns in use that JSON holds as booleans."""
+LISTS: Final = frozenset({"answers", "msg_types"})
+SPANS: Final = frozenset({"duration", "lease_time"})
+"""Columns in use that JSON holds as booleans, lists of text, and seconds; a time is seconds or text."""
+_WHOLE: Final = 2**53
 
 _ESCAPE: Final = re.compile(r"\\x([0-9a-fA-F]{2})")
 
@@ -46,8 +51,8 @@ def log_kind(head: Head) -> str | None:
     for line in head.content.split(b"\n", PROBED_LINES)[:PROBED_LINES]:
         if line.startswith(b"#"):
             header = header.told(line)
-        elif line.startswith(b"{"):
-            return _json_kind(line)
+        elif line.startswith(b"{") and (kind := _json_kind(line)) is not None:
+            return kind
     return header.path if header.fields and header.path in LOGS and "ts" in header.fields else None
 
 
@@ -95,26 +100,41 @@ class _Header:
 
 
 def text_frames(
-    stream: BinaryIO, path: Path, columns: Sequence[str], quarantine: Quarantine, *, numbers: Sequence[str] = ()
+    stream: BinaryIO, path: Path, columns: Sequence[str], reading: Reading, *, counts: Sequence[str] = ()
 ) -> Iterator[pl.DataFrame]:
     """The log's records as frames with exactly `columns` (null where unset or not logged) and `position` (line number).
 
-    numbers: columns that JSON holds as numbers; the others are text. Booleans are "T" or "F", sets are joined with ",".
+    counts: columns that JSON holds as whole numbers; the others are text, SPANS or BOOLEANS. Booleans are "T" or "F",
+    lists are joined with ",". Counts the records in the reading's tally; those that cannot be split go to quarantine.
     """
-    header = _Header()
-    for block in blocks(stream, path, quarantine):
+    header, source = _Header(), str(path)
+    for block in counted_blocks(stream, path, reading):
         for part in _parts(block):
             if part.content.startswith(b"#"):
                 for _, line in part.lines():
                     header = header.told(line)
-            elif part.content.lstrip().startswith(b"{"):
-                yield _json_frame(part, path, columns, numbers, quarantine)
-            elif not header.fields or len(set(header.fields)) != len(header.fields):
-                for number, line in part.lines():
-                    if line:
-                        quarantine.add(str(path), f"line {number}", "a record without a #fields header before it")
-            else:
-                yield _tsv_frame(part, path, header, columns, quarantine)
+                continue
+            before = reading.quarantine.counts[source]
+            for frame in _frames(part, path, header, columns, counts, reading.quarantine):
+                if frame.height:
+                    reading.tally.met(reading.quarantine.counts[source] - before + frame.height)
+                    yield frame
+                    before = reading.quarantine.counts[source]
+            reading.tally.met(reading.quarantine.counts[source] - before)
+
+
+def _frames(
+    part: Block, path: Path, header: _Header, columns: Sequence[str], counts: Sequence[str], quarantine: Quarantine
+) -> Iterator[pl.DataFrame]:
+    """The records of a part without # lines."""
+    if part.content.lstrip().startswith(b"{"):
+        yield from _json_frames(part, path, columns, counts, quarantine)
+    elif not header.fields or len(set(header.fields)) != len(header.fields):
+        for number, line in part.lines():
+            if line:
+                quarantine.add(str(path), f"line {number}", "a record without a #fields header before it")
+    else:
+        yield _tsv_frame(part, path, header, columns, quarantine)
 
 
 def _parts(block: Block) -> Iterator[Block]:
@@ -150,35 +170,40 @@ def _tsv_frame(
     )
 
 
-def _json_frame(
-    part: Block, path: Path, columns: Sequence[str], numbers: Sequence[str], quarantine: Quarantine
-) -> pl.DataFrame:
-    """Whole block at once where every line is as expected, else line by line."""
-    kinds = dict.fromkeys(numbers, pa.float64()) | dict.fromkeys(BOOLEANS, pa.bool_())
+def _json_frames(
+    block: Block, path: Path, columns: Sequence[str], counts: Sequence[str], quarantine: Quarantine
+) -> Iterator[pl.DataFrame]:
+    """Whole parts at once where every line is as expected, else line by line."""
+    kinds = dict.fromkeys(counts, pa.int64()) | dict.fromkeys(SPANS, pa.float64()) | dict.fromkeys(BOOLEANS, pa.bool_())
+    kinds |= dict.fromkeys(LISTS, pa.list_(pa.string()))
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
-    try:
-        table = pajson.read_json(
-            io.BytesIO(part.content),
-            read_options=pajson.ReadOptions(use_threads=False, block_size=len(part.content) + 1),
-            parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
-        )
-    except pa.ArrowInvalid:
-        table = None
-    if table is None or table.num_rows != part.content.count(b"\n"):
-        return _json_lines(part, path, columns, quarantine)
-    frame = pl.from_arrow(table)
-    assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
-    first = part.first_line
-    truths = [name for name in columns if name in BOOLEANS]
-    frame = frame.with_columns(
-        pl.col(name).replace_strict({True: "T", False: "F"}, return_dtype=pl.String) for name in truths
-    )
-    return frame.with_columns(pl.int_range(first, first + frame.height, dtype=pl.Int64, eager=True).alias("position"))
+    at = schema.get_field_index("ts")
+    schemas = [schema] if at < 0 else [schema.set(at, pa.field("ts", pa.float64())), schema]
+    for part, table in parted(block, *schemas):
+        if table is None:
+            yield _json_lines(part, path, columns, quarantine)
+            continue
+        frame = pl.from_arrow(table)
+        assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
+        as_tsv = frame.select(_as_tsv(name, frame.schema[name]) for name in columns)
+        yield as_tsv.with_columns(pl.Series("position", positions(part, table).to_numpy()))
+
+
+def _as_tsv(name: str, kind: pl.DataType) -> pl.Expr:
+    """A JSON column as the TSV log would have it, but for numbers, which stay numbers."""
+    value = pl.col(name)
+    if kind == pl.Boolean:
+        return pl.when(value).then(pl.lit("T")).when(~value).then(pl.lit("F")).alias(name)
+    if isinstance(kind, pl.List):
+        value = value.list.join(",", ignore_nulls=True)
+    elif kind != pl.String:
+        return value
+    return pl.when(value != "").then(value).alias(name)
 
 
 def _json_lines(part: Block, path: Path, columns: Sequence[str], quarantine: Quarantine) -> pl.DataFrame:
     rows: list[list[str | None]] = []
-    positions: list[int] = []
+    numbers: list[int] = []
     for number, line in part.lines():
         if not line.strip():
             continue
@@ -191,9 +216,9 @@ def _json_lines(part: Block, path: Path, columns: Sequence[str], quarantine: Qua
             quarantine.add(str(path), f"line {number}", f"no JSON record ({shown(error)})")
             continue
         rows.append(row)
-        positions.append(number)
+        numbers.append(number)
     frame = pl.DataFrame(rows, schema=dict.fromkeys(columns, pl.String), orient="row")
-    return frame.with_columns(pl.Series("position", positions, pl.Int64))
+    return frame.with_columns(pl.Series("position", numbers, pl.Int64))
 
 
 def _json_text(value: object) -> str | None:
@@ -203,10 +228,13 @@ def _json_text(value: object) -> str | None:
     if isinstance(value, bool):
         return "T" if value else "F"
     if isinstance(value, list):
-        return ",".join(str(entry) for entry in value if not isinstance(entry, (list, dict))) or None
+        return (
+            ",".join(str(entry) for entry in value if entry is not None and not isinstance(entry, (list, dict))) or None
+        )
     if isinstance(value, dict):
         raise TypeError("an object where a value is expected")
-    text = str(value)
+    whole = isinstance(value, float) and abs(value) < _WHOLE and value.is_integer()
+    text = f"{value:.0f}" if whole else str(value)
     text.encode()
     return text
 

@@ -11,6 +11,8 @@ _Whole: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 
 NAMES_KEPT: Final = 2_000_000
 """Names held of each log; further ones are left out, so that memory stays bounded."""
+ONLY_NAMES: Final = "names the flows of a conn.log"
+"""What becomes of a sound record that gives no row because it only explains."""
 ANSWER_HOLDS_MS: Final = 86_400_000
 """How long an answer explains connections to its address: a day, the usual longest that resolvers cache."""
 _MS_BITS: Final = 42
@@ -18,7 +20,10 @@ _MS_BITS: Final = 42
 
 
 class TlsNames:
-    """server_name by Zeek's connection uid. Keys are 64-bit hashes: sixteen bytes a connection."""
+    """The host that a client named, by Zeek's connection uid; the first that was added counts.
+
+    Keys are 64-bit hashes: sixteen bytes a connection.
+    """
 
     def __init__(self) -> None:
         self._uids: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
