@@ -13,7 +13,7 @@ import dpkt
 
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.pcap import Pcap
-from relaywatch.sources.reading import Reading
+from relaywatch.sources.reading import Reading, Tally
 
 ETHERNET = b"\2\0\0\0\0\1\2\0\0\0\0\2"
 SYN, SYN_ACK, ACK, PUSH, FIN, RST = 2, 18, 16, 24, 17, 4
@@ -141,15 +141,16 @@ def timed(packets: list[bytes], start: int = T0, step: int = 1000) -> list[tuple
 
 
 class Result:
-    """The rows of each table as dictionaries, and the quarantine."""
+    """The rows of each table as dictionaries, the quarantine and the tally."""
 
     def __init__(
         self, content: bytes | BinaryIO, device: str = "", name: str = "lab.pcap", reader: Pcap | None = None
     ) -> None:
-        self.quarantine = Quarantine()
+        self.quarantine, self.tally = Quarantine(), Tally()
+        reading = Reading(self.quarantine, device, tally=self.tally)
         stream = io.BytesIO(content) if isinstance(content, bytes) else content
         self.tables: dict[str, list[dict[str, Any]]] = {"flows": [], "volumes": [], "signals": [], "inventory": []}
-        for part in (reader or Pcap()).read(Path(name), cast("BinaryIO", stream), Reading(self.quarantine, device)):
+        for part in (reader or Pcap()).read(Path(name), cast("BinaryIO", stream), reading):
             part.rows.validate(full=True)
             self.tables[part.table] += part.rows.to_pylist()
         self.flows = sorted(self.tables["flows"], key=lambda row: row["flow_id"])

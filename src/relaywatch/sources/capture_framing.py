@@ -65,7 +65,7 @@ class Frames:
     """Packets of one capture, in batches of bounded size.
 
     applications: PCAPdroid's uid map so far, by uid; pcapdroid: PCAPdroid wrote the file, as far as framing shows.
-    read: packet records met, damaged ones included.
+    read: packet records met, damaged ones included; aside: what went to quarantine besides packets.
     """
 
     path: Path
@@ -74,7 +74,7 @@ class Frames:
     applications: dict[int, Application] = field(default_factory=dict)
     pcapdroid: bool = False
     read: int = 0
-    cut: int = 0
+    aside: int = 0
     damage: SourceError | None = None
     _octets: Octets = field(default_factory=lambda: np.zeros(BUFFER_BYTES, np.uint8))
     _base: int = 0
@@ -145,8 +145,12 @@ class Frames:
         return False
 
     def _lose(self, reason: str) -> None:
-        self.cut += 1
-        self.quarantine.add(str(self.path), f"byte {self._base + self._at}", f"{reason}; nothing after it was read.")
+        self.put_aside(f"byte {self._base + self._at}", f"{reason}; nothing after it was read.")
+
+    def put_aside(self, position: str, reason: str) -> None:
+        """Put what is no packet to quarantine, and count it."""
+        self.aside += 1
+        self.quarantine.add(str(self.path), position, reason)
 
     def _sections(self) -> Iterator[Batch]:
         packets = np.zeros(BATCH_PACKETS, PACKET)
@@ -185,9 +189,7 @@ class Frames:
     def _interface(self, content: bytes, mark: str, section: Integers, interfaces: Integers) -> None:
         number = int(section[1])
         if len(content) < 8 or number >= INTERFACES:
-            self.quarantine.add(
-                str(self.path), f"byte {self._base + self._at}", "an interface description that cannot be used."
-            )
+            self.put_aside(f"byte {self._base + self._at}", "an interface description that cannot be used.")
             return
         link, _, snaplen = struct.unpack(mark + "HHI", content[:8])
         options = dict(_options(content[8:], mark))
@@ -211,9 +213,7 @@ class Frames:
                 if len(self.applications) < APPLICATIONS:
                     self.applications.setdefault(uid, Application(uid, package, label, self.read + 1))
                 return
-        self.quarantine.add(
-            str(self.path), f"byte {self._base + self._at}", "a PCAPdroid block whose lengths do not fit."
-        )
+        self.put_aside(f"byte {self._base + self._at}", "a PCAPdroid block whose lengths do not fit.")
 
 
 def _options(content: bytes, mark: str) -> Iterator[tuple[int, bytes]]:

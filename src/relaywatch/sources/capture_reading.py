@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -30,20 +29,8 @@ _REASONS: Final = {
     Fault.BAD_BLOCK: "claims more bytes than its block holds.",
     Fault.NO_INTERFACE: "belongs to an interface that the file does not describe.",
 }
+NOT_IP: Final = "a frame that is not IP (ARP and the like) carries no flow"
 _SUFFIXES: Final = frozenset({".pcap", ".pcapng", ".cap", ".dmp", ".gz", ".zst"})
-
-
-@dataclass(slots=True)
-class Tally:
-    """Packets of one capture: read = decoded + not_ip + damaged, and cut is what framing could not frame."""
-
-    read: int = 0
-    decoded: int = 0
-    not_ip: int = 0
-    first_not_ip: int = 0
-    damaged: int = 0
-    start_us: int = 0
-    end_us: int = 0
 
 
 def read_capture(path: Path, stream: BinaryIO, reading: Reading, open_flows: int) -> Iterator[Batch]:
@@ -71,14 +58,14 @@ class _Capture:
     def __init__(self, frames: Frames, reading: Reading) -> None:
         self.frames = frames
         self.reading = reading
-        self.tally = Tally()
+        self.span: tuple[int, int] | None = None
         self.sight = Sight.DEVICE if reading.device else Sight.NETWORK
         names = HostNames(one_device=bool(reading.device))
         self.rows = Rows(frames.path, reading.device, names, applications=frames.applications)
 
     def notice(self, part: capture_framing.Batch, marked: int) -> None:
         """Count the batch, put its damaged packets aside, and recognize PCAPdroid."""
-        packets, tally = part.packets, self.tally
+        packets = part.packets
         if (marked or self.frames.pcapdroid) and self.sight != Sight.PCAPDROID:
             self.sight = Sight.PCAPDROID
             self.rows.device = self.reading.device or stem(self.frames.path)
@@ -86,13 +73,11 @@ class _Capture:
             self.rows.names.one_device = True
         self._quarantine(packets, part.first)
         good = packets[packets["fault"] == Fault.NONE]
-        tally.read += len(packets)
-        tally.decoded += len(good)
+        self.reading.tally.met(len(packets))
+        self.reading.tally.with_rows += len(good)  # each is in the row of its flow
         if len(good):
             start, end = int(good["time"].min()), int(good["time"].max())
-            earlier = tally.decoded > len(good)
-            tally.start_us = min(tally.start_us, start) if earlier else start
-            tally.end_us = max(tally.end_us, end) if earlier else end
+            self.span = (start, end) if self.span is None else (min(self.span[0], start), max(self.span[1], end))
         if marked:
             self._learn_labels(part)
 
@@ -101,11 +86,7 @@ class _Capture:
         for index in np.flatnonzero(packets["fault"] > Fault.NOT_IP).tolist():
             reason = _REASONS[Fault(int(packets["fault"][index]))]
             self.reading.quarantine.add(source, f"packet {first + index}", f"the packet {reason}")
-            self.tally.damaged += 1
-        other = np.flatnonzero(packets["fault"] == Fault.NOT_IP)
-        if len(other) and not self.tally.not_ip:
-            self.tally.first_not_ip = first + int(other[0])
-        self.tally.not_ip += len(other)
+        self.reading.tally.left(NOT_IP, int(np.count_nonzero(packets["fault"] == Fault.NOT_IP)))
 
     def _learn_labels(self, part: capture_framing.Batch) -> None:
         """App names from the trailers, once per uid."""
@@ -128,15 +109,13 @@ class _Capture:
 
     def closing(self) -> Iterator[Batch]:
         """Give what can be said only at the end."""
-        tally, rows, source = self.tally, self.rows, str(self.frames.path)
-        if tally.not_ip:
-            reason = f"the first of {tally.not_ip} frames that are not IP (ARP and the like): they carry no flow."
-            self.reading.quarantine.add(source, f"packet {tally.first_not_ip}", reason)
+        rows = self.rows
         if len(rows.devices) >= DEVICES:
             reason = f"more than {DEVICES} local addresses: not all have a row that says when they were watched."
-            self.reading.quarantine.add(source, "", reason)
-        if tally.decoded and rows.devices:
-            yield rows.captures(tally.start_us, tally.end_us)
+            self.frames.put_aside("", reason)
+        self.reading.tally.met(self.frames.aside)
+        if self.span is not None and rows.devices:
+            yield rows.captures(*self.span)
         if self.sight == Sight.PCAPDROID and any(uid >= 0 for uid in rows.applications):
             yield rows.inventory()
 

@@ -21,7 +21,7 @@ class Pcap:
     Flows as FlowTable makes them; where both ends are local and nobody named the device, each end gets a row.
     PCAPdroid's captures have one device (reading.device, else the file's stem), uids and, in pcapng, packages.
     Without root PCAPdroid cannot see inbound sessions; the file does not say how it was made.
-    Frames that are not IP (ARP and the like) carry no flow: one entry in the quarantine counts them.
+    A record is a packet. Frames that are not IP (ARP and the like) carry no flow: the tally counts them.
     open_flows: flows open at a time; beyond it the longest silent one is given up.
     """
 
