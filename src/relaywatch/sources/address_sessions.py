@@ -175,10 +175,12 @@ class AssignmentsCsv:
 
     @staticmethod
     def fits(head: Head) -> bool:
-        """The header names a begin, an address and a holder, and none of a log of events."""
+        """The header names a begin, an address and a holder, and nothing of a log of events or a list of apps."""
         found = csv_records.header(head)
         columns = known_columns(found[1]) if found is not None else None
-        return columns is not None and {"begin", "ip"} <= columns.keys() and any(n in columns for n in _HOLDERS)
+        if columns is None or any(name in columns for name in ("package", "app", "uid")):
+            return False
+        return {"begin", "ip"} <= columns.keys() and any(name in columns for name in _HOLDERS)
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each interval, and its holder's names."""

@@ -9,6 +9,8 @@ from typing import Final
 
 from relaywatch.model.errors import ExportError
 from relaywatch.model.tables import Batch
+from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
+from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
@@ -28,6 +30,10 @@ class ExportFormat(StrEnum):
     """PCAPdroid's capture with app trailer: synthetic packets that add up to each flow's volumes."""
     ZEEK = "zeek"
     """conn.log and dns.log as a sensor beside the devices would write them: no apps, no inferred names of inbound."""
+    INVENTORY_CSV = "inventory-csv"
+    """A plain list of devices, apps and names: the inventory only, no flows, volumes or signals."""
+    DHCP_LEASES = "dhcp-leases"
+    """Kea's lease files: who had which address when, of devices with a MAC; nothing else."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -36,6 +42,8 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.PCAPDROID_CSV: write_pcapdroid_csv,
     ExportFormat.PCAPDROID_PCAP: write_pcapdroid_pcap,
     ExportFormat.ZEEK: write_zeek,
+    ExportFormat.INVENTORY_CSV: write_inventory_csv,
+    ExportFormat.DHCP_LEASES: write_dhcp_leases,
 }
 
 

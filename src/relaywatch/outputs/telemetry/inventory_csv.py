@@ -31,17 +31,14 @@ _KINDS: Final = ("serial", "imei", "android_id", "mdm_id", "sensor_id", "mac", "
 
 
 def write_inventory_csv(batches: Iterable[Batch], folder: Path) -> list[Path]:
-    """The inventory's rows; no file where there are none."""
+    """The inventory's rows; the header alone where there are none."""
     path = folder / FILE_NAME
-    rows = (row for part in batches if part.table == "inventory" for row in part.rows.to_pylist())
-    first = next(rows, None)
-    if first is None:
-        return []
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("device", *_KINDS, *_VALUES))
-        writer.writerow(_line(first))
-        writer.writerows(map(_line, rows))
+        for part in batches:
+            if part.table == "inventory":
+                writer.writerows(map(_line, part.rows.to_pylist()))
     return [path]
 
 
