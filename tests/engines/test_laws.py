@@ -26,7 +26,7 @@ from scenarios import (
     without,
 )
 
-from relaywatch.engines import local, names, shards
+from relaywatch.engines import names, shards
 from relaywatch.model.finding import Finding, Verdict
 from relaywatch.model.schemas import TABLES, SignalKind
 from relaywatch.model.tables import Batch
@@ -156,7 +156,6 @@ class TestMemory:
     def test_number_of_shards_does_not_matter(self, monkeypatch):
         expected = objects(found(FLEET))
         monkeypatch.setattr(shards, "SHARDS", 1)
-        monkeypatch.setattr(local, "SHARDS", 1)
         assert objects(found(FLEET)) == expected
 
 
@@ -167,7 +166,6 @@ class TestIsolation:
     def test_another_phone_changes_nothing(self, other, earlier, together):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(shards, "SHARDS", together)
-            patch.setattr(local, "SHARDS", together)
             alone = objects(found(phone(0)))
             beside = found([*_moved(phone(other), earlier), *phone(0)])
         assert [o for o in objects(beside) if o["device"]["uid"] == "phone-0"] == alone
@@ -261,6 +259,10 @@ class TestMissingSensors:
 
     def test_a_uid_is_an_app_even_where_its_package_is_not_known(self):
         blinded = without(listener_relay(np.random.default_rng(9), Recorder()).batches(), "flows", "android_package")
+        for table in ("volumes", "signals", "inventory"):
+            (finding,) = found(without(blinded, "volumes"))
+            assert (finding.verdict, finding.app.package, finding.app.uid) == (Verdict.RELAY, "com.example.app", 10_150)
+            blinded = without(blinded, table, "android_package")
         (finding,) = found(without(blinded, "volumes"))
         assert (finding.verdict, finding.app.package, finding.app.uid) == (Verdict.RELAY, None, 10_150)
         assert "no approved role" not in {item.name for item in finding.evidence}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -99,7 +99,8 @@ class Directory:
     """What numbers in records stand for, and what is known beside the telemetry.
 
     apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or ""); bar:
-    natural log evidence that a relay verdict asks for.
+    natural log evidence that a relay verdict asks for; twins: records of other sources that were merged into one, by
+    source code and position.
     """
 
     apps: Mapping[int, AppKey]
@@ -109,6 +110,7 @@ class Directory:
     inventory: Mapping[tuple[str, str], Mapping[str, Any]]
     bar: float
     enrichment: Enrichment = field(default_factory=Enrichment)
+    twins: Callable[[int, int], Sequence[tuple[int, int]]] = lambda _source, _position: ()
 
 
 def moment(microseconds: int) -> datetime:
@@ -403,7 +405,7 @@ class Draft:
             null=item.null,
             settings=list(item.settings),
             log_sources=log_sources_for(item.name) if item.log_ratio >= 0.0 else [],
-            records=[self._record(row) for row in rows[:SHOWN_RECORDS]],
+            records=[record for row in rows[:SHOWN_RECORDS] for record in self._records(row)],
             record_count=len(rows),
         )
 
@@ -422,9 +424,16 @@ class Draft:
     def _record(self, row: np.void) -> SourceRecord:
         return SourceRecord(source=self.directory.sources[int(row["source"])], position=int(row["position"]))
 
+    def _records(self, row: np.void) -> list[SourceRecord]:
+        """The row's record, and those of other sources that were merged into it."""
+        sources, twins = self.directory.sources, self.directory.twins(int(row["source"]), int(row["position"]))
+        return [self._record(row), *(SourceRecord(source=sources[code], position=place) for code, place in twins)]
+
     def _sources(self) -> list[SourceSummary]:
-        codes = np.unique(np.concatenate([self.case.flows["source"], self.case.signals["source"]]))
-        names = sorted(self.directory.sources[code] for code in codes.tolist())
+        codes = set(np.concatenate([self.case.flows["source"], self.case.signals["source"]]).tolist())
+        for row in np.concatenate([self.clients, self.targets]):
+            codes |= {code for code, _ in self.directory.twins(int(row["source"]), int(row["position"]))}
+        names = sorted(self.directory.sources[code] for code in codes)
         return [SourceSummary(source=name, format=self.directory.formats.get(name, "")) for name in names]
 
     def _gateways(self) -> list[Endpoint]:

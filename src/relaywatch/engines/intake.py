@@ -9,6 +9,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from relaywatch.engines.identities import Identities, Tables
 from relaywatch.engines.names import Names
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME, Registry, flow_records, signal_records, volume_records
 from relaywatch.engines.shards import ShardedTable
@@ -25,9 +26,13 @@ class Intake:
         self._allowed = allowed
         self.registry = Registry()
         self.names = Names(folder)
-        self.flows = ShardedTable("flows", FLOW, folder)
-        self.volumes = ShardedTable("volumes", VOLUME, folder)
-        self.signals = ShardedTable("signals", SIGNAL, folder)
+        self.identities = Identities()
+        self.tables = Tables(
+            ShardedTable("flows", FLOW, folder),
+            ShardedTable("volumes", VOLUME, folder),
+            ShardedTable("signals", SIGNAL, folder),
+            folder,
+        )
         self.rows: Counter[str] = Counter()
         self._inventory: list[pa.RecordBatch] = []
 
@@ -36,17 +41,34 @@ class Intake:
         self.rows[batch.table] += batch.rows.num_rows
         if batch.table == "flows":
             rows = _not_allowed(batch.rows, self._allowed) if self._allowed else batch.rows
-            self.flows.add(flow_records(Batch("flows", rows), self.registry, self.names))
+            self.identities.add_flows(rows)
+            self.tables.flows.add(flow_records(Batch("flows", rows), self.registry, self.names))
         elif batch.table == "volumes":
-            self.volumes.add(volume_records(batch, self.registry))
+            self.tables.volumes.add(volume_records(batch, self.registry))
         elif batch.table == "signals":
-            self.signals.add(signal_records(batch, self.registry, self.names))
+            self.tables.signals.add(signal_records(batch, self.registry, self.names))
         else:
+            self.identities.add_inventory(batch.rows)
             self._inventory.append(batch.rows)
+
+    @property
+    def flows(self) -> ShardedTable:
+        """FLOW records, as they stand now."""
+        return self.tables.flows
+
+    @property
+    def volumes(self) -> ShardedTable:
+        """VOLUME records, as they stand now."""
+        return self.tables.volumes
+
+    @property
+    def signals(self) -> ShardedTable:
+        """SIGNAL records, as they stand now."""
+        return self.tables.signals
 
     def seal(self) -> None:
         """No more batches come."""
-        for table in (self.flows, self.volumes, self.signals):
+        for table in (self.tables.flows, self.tables.volumes, self.tables.signals):
             table.seal()
         self.names.close()
 

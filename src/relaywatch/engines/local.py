@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
@@ -16,55 +16,23 @@ from relaywatch.detection.calibration import MEASURED, Tables
 from relaywatch.detection.columns import Floats
 from relaywatch.detection.discovery import relay_bar
 from relaywatch.detection.settings import Settings
+from relaywatch.engines import shards
 from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.cases import Case, cases_of
 from relaywatch.engines.findings import Directory, Draft, draft_of, inventory_index
+from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import installs_of
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.records import NO_UID, AppKey, Registry
-from relaywatch.engines.shards import SHARDS
+from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, apply
 from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import Finding
-from relaywatch.model.quarantine import Quarantine
-from relaywatch.outputs.summary import HuntSummary, NotJudged, UnitRead
-from relaywatch.sources.discovery import Discovery, Unit, discover
-from relaywatch.sources.reading import Reading
+from relaywatch.outputs.summary import HuntSummary, NotJudged
+from relaywatch.sources.discovery import Discovery, discover
 
 LISTED_NOT_JUDGED: Final = 1_000
-
-
-class Watcher(Protocol):
-    """Told how a hunt goes on."""
-
-    def reading(self, total_bytes: int) -> None:
-        """Reading begins; so many stored bytes are to be read."""
-
-    def read(self, stored_bytes: int) -> None:
-        """So many more stored bytes are read."""
-
-    def judging(self, shards: int) -> None:
-        """Judging begins; so many parts are to be judged."""
-
-    def judged(self) -> None:
-        """One more part is judged."""
-
-
-class Unwatched:
-    """A watcher for hunts that nobody looks at."""
-
-    def reading(self, total_bytes: int) -> None:
-        """Nothing."""
-
-    def read(self, stored_bytes: int) -> None:
-        """Nothing."""
-
-    def judging(self, shards: int) -> None:
-        """Nothing."""
-
-    def judged(self) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +72,17 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
         raise SourceError(
             paths[0] if paths else "", "holds no telemetry in a known format.", remedy="See docs/quick-start.md."
         )
-    quarantine = Quarantine()
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
-        intake = Intake(Path(folder), plan.settings.allowed_destinations)
-        reads, formats = _read(discovery.units, intake, quarantine, plan)
-        judged = _judge(intake, plan)
-        findings = _findings(judged, intake, formats, plan)
+        view = read_view(discovery.units, Path(folder), plan.device, plan.watcher, plan.settings.allowed_destinations)
+        judged = _judge(view.intake, plan)
+        findings = _findings(judged, view, plan)
     summary = HuntSummary(
-        rows=dict(intake.rows),
-        units=reads,
-        devices=len(intake.registry.devices),
-        apps=intake.registry.identified_apps,
-        quarantine=quarantine,
+        rows=dict(view.intake.rows),
+        units=view.reads,
+        devices=view.devices,
+        apps=view.apps,
+        quarantine=view.quarantine,
+        joins=view.summary,
         unrecognised=_unread(discovery),
         seconds=time.monotonic() - started,
         not_judged=sorted(judged.not_judged)[:LISTED_NOT_JUDGED],
@@ -128,25 +95,6 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
 
 def _unread(discovery: Discovery) -> list[str]:
     return [f"{entry.path}: {entry.reason}" for entry in discovery.unrecognised]
-
-
-def _read(
-    units: Sequence[Unit], intake: Intake, quarantine: Quarantine, plan: Hunt
-) -> tuple[list[UnitRead], dict[str, str]]:
-    """Read all units into the intake: what each gave, and the format of each source name."""
-    plan.watcher.reading(sum(unit.size_bytes for unit in units))
-    reads: list[UnitRead] = []
-    formats: dict[str, str] = {}
-    for unit in units:
-        before, records = quarantine.total, 0
-        for batch in unit.read(Reading(quarantine, plan.device, plan.watcher.read)):
-            intake.add(batch)
-            records += batch.rows.num_rows
-        for name in intake.registry.source_names()[len(formats) :]:
-            formats[name] = unit.reader_name
-        reads.append(UnitRead(str(unit.path), unit.reader_name, records, quarantine.total - before))
-    intake.seal()
-    return reads, formats
 
 
 @dataclass(slots=True)
@@ -162,10 +110,10 @@ class _Judged:
 
 def _judge(intake: Intake, plan: Hunt) -> _Judged:
     """Judge shard by shard; only cases are kept."""
-    plan.watcher.judging(SHARDS)
+    plan.watcher.judging(shards.SHARDS)
     ranks = intake.registry.source_ranks()
     result = _Judged()
-    for shard in range(SHARDS):
+    for shard in range(shards.SHARDS):
         flows = intake.flows.read(shard)
         if len(flows):
             arranged = arrange(flows, intake.volumes.read(shard), ranks)
@@ -192,16 +140,17 @@ def _named(key: AppKey) -> str:
     return "unknown app" if key.uid == NO_UID else f"uid {key.uid}"
 
 
-def _findings(judged: _Judged, intake: Intake, formats: dict[str, str], plan: Hunt) -> list[Finding]:
-    cases = judged.cases
+def _findings(judged: _Judged, view: View, plan: Hunt) -> list[Finding]:
+    cases, intake = judged.cases, view.intake
     keys = [case.flows[name] for case in cases for name in ("remote", "name")]
     keys += [case.signals["detail"] for case in cases]
     directory = Directory(
         apps=intake.registry.app_keys(np.array([case.app for case in cases], np.uint32)),
         sources=intake.registry.source_names(),
         texts=intake.names.texts(np.concatenate(keys)) if keys else {},
-        formats=formats,
-        inventory=inventory_index(intake.inventory().iter_rows(named=True)),
+        formats=view.formats,
+        inventory=inventory_index(renamed(intake.inventory().iter_rows(named=True), view.identity)),
+        twins=view.join.twins_of,
         bar=relay_bar(_evidence(cases), judged.apps, plan.settings),
         enrichment=plan.enrichment,
     )
@@ -221,8 +170,8 @@ def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:
         package, parties = draft.compared
         if parties:
             wanted.setdefault(package, set()).update(parties)
-    shards = (intake.flows.read(shard) for shard in range(SHARDS))
-    installs = installs_of(shards, intake.registry, intake.names, wanted)
+    parts = (intake.flows.read(shard) for shard in range(shards.SHARDS))
+    installs = installs_of(parts, intake.registry, intake.names, wanted)
     for draft in drafts:
         package, parties = draft.compared
         finding = draft.finding(installs.beside(package, draft.key.device, parties))

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from relaywatch.engines.names import Names
 from relaywatch.model.errors import RelaywatchError
+from relaywatch.model.schemas import Observability
 from relaywatch.model.tables import Batch
 
 Records = npt.NDArray[np.void]
@@ -80,6 +81,8 @@ SIGNAL: Final = _padded(
 SEEN_DIRECTION: Final = 1
 SEEN_BYTES: Final = 2
 SEEN_NAME: Final = 4
+FIRST_SEEN: Final = 8
+"""The flow's start is when it was first seen open."""
 NOT_KNOWN: Final = -1
 NO_UID: Final = -(2**31)
 NO_APP: Final = ""
@@ -107,6 +110,7 @@ class Registry:
         self.sources: dict[str, int] = {}
         self.packages: dict[str, int] = {}
         self.uids: dict[int, int] = {}
+        self._names: list[str] = []
         self._keys = np.empty(0, np.uint64)
         self._codes = np.empty(0, np.uint32)
 
@@ -152,6 +156,52 @@ class Registry:
             found[code] = AppKey(devices[key >> int(_DEVICE_BITS)], packages[package], uids[uid])
         return found
 
+    def device_code(self, name: str) -> int:
+        """The device's code; a device met for the first time gets one."""
+        return self.devices.setdefault(name, len(self.devices))
+
+    def app_code(self, device: str, package: str, uid: int) -> int:
+        """The code of one app identity."""
+        parts = (
+            self.device_code(device),
+            self.packages.setdefault(package, len(self.packages)),
+            self.uids.setdefault(uid, len(self.uids)),
+        )
+        return int(self.app_codes(*(np.array([part], np.uint32) for part in parts))[0])
+
+    def all_apps(self) -> list[AppKey]:
+        """Every app identity met."""
+        return list(self.app_keys(self._codes).values())
+
+    def incomplete_apps(self) -> bool:
+        """Whether of some app only the package or only the uid is known."""
+        packages, uids = self.app_parts(self._codes)
+        unnamed = packages == self.packages.get(NO_APP, _LOW)
+        return bool((unnamed != (uids == self.uids.get(NO_UID, _LOW))).any())
+
+    def device_name(self, code: int) -> str:
+        """The device's name by its code."""
+        return self._device_names()[code]
+
+    def _device_names(self) -> list[str]:
+        if len(self._names) != len(self.devices):
+            self._names = list(self.devices)
+        return self._names
+
+    def app_parts(self, codes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
+        """Package and uid codes of app codes."""
+        key_of = np.zeros(len(self._codes), np.uint64)
+        key_of[self._codes] = self._keys
+        keys = key_of[codes]
+        low = np.uint64(_LOW)
+        return ((keys >> _PACKAGE_BITS) & low).astype(np.uint32), (keys & low).astype(np.uint32)
+
+    def anonymous(self, codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
+        """Whether neither package nor uid is known, by app code."""
+        packages, uids = self.app_parts(codes)
+        nobody = self.packages.get(NO_APP, _LOW), self.uids.get(NO_UID, _LOW)
+        return np.asarray((packages == nobody[0]) & (uids == nobody[1]))
+
     @property
     def identified_apps(self) -> int:
         """App identities met whose package or uid is known."""
@@ -184,6 +234,7 @@ def flow_records(batch: Batch, registry: Registry, names: Names) -> Records:
         SEEN_DIRECTION * (_numbers(rows["direction_observability"], missing=0) == 1)
         + SEEN_BYTES * (_numbers(rows["bytes_observability"], missing=0) == 1)
         + SEEN_NAME * (_numbers(rows["hostname_observability"], missing=0) == 1)
+        + FIRST_SEEN * (_numbers(rows["start_observability"], missing=0) == Observability.INFERRED)
     )
     return out
 
@@ -264,6 +315,15 @@ def _who(rows: pa.RecordBatch, registry: Registry) -> tuple[npt.NDArray[np.uint3
     uid_codes = np.array([registry.uids.setdefault(n, len(registry.uids)) for n in distinct.tolist()], np.uint32)
     apps = registry.app_codes(device_codes[met_device], package_codes[met_package], uid_codes[met_uid])
     return device_codes[device], apps[inverse]
+
+
+def combined_codes(
+    one: pa.DictionaryArray, other: pa.DictionaryArray
+) -> tuple[npt.NDArray[np.int64], list[str | None], list[str | None]]:
+    """Pairs of two text columns: by row, place in one's values * len(other's values) + place there; both's values."""
+    first, firsts = _dictionary(one)
+    second, seconds = _dictionary(other)
+    return first * len(seconds) + second, firsts, seconds
 
 
 def _factorise(codes: npt.NDArray[np.int64], size: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

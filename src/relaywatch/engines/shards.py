@@ -22,7 +22,7 @@ class ShardedTable:
     """One table's records, added in any order and read shard by shard."""
 
     def __init__(self, name: str, dtype: np.dtype[np.void], folder: Path) -> None:
-        self._dtype = dtype
+        self.dtype = dtype
         self._folder = folder
         self._name = name
         self._held: list[Records] = []
@@ -44,7 +44,7 @@ class ShardedTable:
         """All records of one shard, in the order they were added."""
         if self.spilled:
             path = self._path(shard)
-            return np.fromfile(path, self._dtype) if path.exists() else np.empty(0, self._dtype)
+            return np.fromfile(path, self.dtype) if path.exists() else np.empty(0, self.dtype)
         return self._ordered[self._bounds[shard] : self._bounds[shard + 1]]
 
     def seal(self) -> None:
@@ -52,9 +52,19 @@ class ShardedTable:
         if self.spilled:
             self._spill()
         else:
-            held = np.concatenate(self._held) if self._held else np.empty(0, self._dtype)
+            held = np.concatenate(self._held) if self._held else np.empty(0, self.dtype)
             self._ordered, self._bounds = _by_shard(held)
         self._held = []
+
+    def emptied(self, name: str, folder: Path) -> ShardedTable:
+        """A table without records, for records of the same kind."""
+        return ShardedTable(name, self.dtype, folder)
+
+    def discard(self) -> None:
+        """Let go of memory and files. The table cannot be read any more."""
+        self._ordered = np.empty(0, self.dtype)
+        for shard in range(SHARDS):
+            self._path(shard).unlink(missing_ok=True)
 
     def _spill(self) -> None:
         self.spilled = True

@@ -206,14 +206,13 @@ def _sources(summary: HuntSummary) -> Table:
     table.add_column("format", overflow="fold")
     table.add_column("records", justify="right", no_wrap=True)
     table.add_column("put aside", justify="right", no_wrap=True)
-    for path, form, records, aside in summary.units[: _SHOWN["rows"]]:
-        table.add_row(
-            Text(printable(path)), Text(printable(form)), f"{records:,}", Text(f"{aside:,}", "yellow" if aside else "")
-        )
+    for unit in summary.units[: _SHOWN["rows"]]:
+        aside = Text(f"{unit.quarantined:,}", "yellow" if unit.quarantined else "")
+        table.add_row(Text(printable(unit.path)), Text(printable(unit.format)), f"{unit.records:,}", aside)
     if len(summary.units) > _SHOWN["rows"]:
         rest = summary.units[_SHOWN["rows"] :]
-        aside = sum(unit[3] for unit in rest)
-        table.add_row(f"{len(rest):,} more", "", f"{sum(unit[2] for unit in rest):,}", f"{aside:,}")
+        records, put_aside = sum(unit.records for unit in rest), sum(unit.quarantined for unit in rest)
+        table.add_row(f"{len(rest):,} more", "", f"{records:,}", f"{put_aside:,}")
     return table
 
 

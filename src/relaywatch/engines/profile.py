@@ -1,0 +1,137 @@
+"""What a source shows: which fields its rows hold, observed or inferred, over which time, of whom."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import UTC, datetime
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from relaywatch.model.schemas import Observability, SignalKind
+from relaywatch.model.tables import Batch
+from relaywatch.outputs.summary import SourceView
+
+FIELDS: Final[tuple[str, ...]] = (
+    "app",
+    "direction",
+    "bytes",
+    "volumes",
+    "hostname",
+    "local port",
+    "end",
+    "listener",
+    "foreground",
+    "interaction",
+    "user",
+)
+"""What a judgement asks for, in the order shown; `not_observable` of a finding speaks of the same."""
+_FLOW_FIELDS: Final = {
+    "local port": "local_port",
+    "end": "end_time",
+    "hostname": "remote_hostname",
+    "bytes": "bytes_out",
+}
+_GUESSED: Final = {
+    "direction": "direction_observability",
+    "bytes": "bytes_observability",
+    "hostname": "hostname_observability",
+}
+_SIGNALS: Final = {
+    SignalKind.LISTENER: "listener",
+    SignalKind.FOREGROUND_UI: "foreground",
+    SignalKind.USER_INTERACTION: "interaction",
+    SignalKind.KEYGUARD_LOCKED: "interaction",
+}
+_SOME: Final = 0.05
+"""Share of the rows below which a field that is there is only partly there: most sources miss a few."""
+
+
+class Profile:
+    """Gathers what one unit's batches show. Memory grows with its devices and apps."""
+
+    def __init__(self) -> None:
+        self._rows: Counter[str] = Counter()
+        self._known: Counter[str] = Counter()
+        self._inferred: Counter[str] = Counter()
+        self._signals: set[str] = set()
+        self._devices: set[str] = set()
+        self._apps: set[tuple[str, str | None, int | None]] = set()
+        self._first: int | None = None
+        self._last: int | None = None
+        self._gaps = 0
+
+    def add(self, batch: Batch) -> None:
+        """Take one batch in."""
+        rows = batch.rows
+        if not rows.num_rows:
+            return
+        self._rows[batch.table] += rows.num_rows
+        self._who(rows)
+        if batch.table == "flows":
+            self._flows(rows)
+        elif batch.table == "signals":
+            self._kinds(rows)
+        elif batch.table == "inventory":
+            self._known["user"] += rows.num_rows - rows["user_name"].null_count
+        if "start_time" in rows.schema.names:
+            self._span(rows)
+
+    def view(self) -> SourceView:
+        """What was gathered."""
+        flows = self._rows["flows"]
+        fields = {name: self._seen(name, flows) for name in FIELDS if name in {"app", "direction", *_FLOW_FIELDS}}
+        fields["volumes"] = "observed" if self._rows["volumes"] else "absent"
+        fields |= {name: "observed" if name in self._signals else "absent" for name in dict.fromkeys(_SIGNALS.values())}
+        fields["user"] = "observed" if self._known["user"] else "absent"
+        return SourceView(
+            fields={name: fields[name] for name in FIELDS},
+            first=_moment(self._first),
+            last=_moment(self._last),
+            devices=len(self._devices),
+            apps=len(self._apps),
+            gaps=self._gaps,
+        )
+
+    def _who(self, rows: pa.RecordBatch) -> None:
+        pairs = pa.table(
+            [rows[name] for name in ("device_uid", "android_package", "android_uid")], ["device", "package", "uid"]
+        )
+        for row in pairs.group_by(["device", "package", "uid"]).aggregate([]).to_pylist():
+            self._devices.add(row["device"])
+            if row["package"] is not None or row["uid"] is not None:
+                self._apps.add((row["device"], row["package"], row["uid"]))
+
+    def _flows(self, rows: pa.RecordBatch) -> None:
+        count = rows.num_rows
+        anonymous = pc.and_(pc.is_null(rows["android_package"]), pc.is_null(rows["android_uid"]))
+        self._known["app"] += count - (pc.sum(anonymous).as_py() or 0)
+        for name, column in _FLOW_FIELDS.items():
+            self._known[name] += count - rows[column].null_count
+        self._known["direction"] += pc.sum(pc.not_equal(rows["direction_id"], 0)).as_py() or 0
+        for name, column in _GUESSED.items():
+            self._inferred[name] += pc.sum(pc.equal(rows[column], int(Observability.INFERRED))).as_py() or 0
+
+    def _kinds(self, rows: pa.RecordBatch) -> None:
+        kinds = np.unique(rows["kind"].to_numpy(zero_copy_only=False), return_counts=True)
+        for kind, count in zip(*(part.tolist() for part in kinds), strict=True):
+            self._signals.add(_SIGNALS.get(SignalKind(kind), ""))
+            self._gaps += count if kind == SignalKind.LOGGING_GAP else 0
+
+    def _span(self, rows: pa.RecordBatch) -> None:
+        bounds = pc.min_max(rows["start_time"].view(pa.int64())).as_py()
+        self._first = bounds["min"] if self._first is None else min(self._first, bounds["min"])
+        self._last = bounds["max"] if self._last is None else max(self._last, bounds["max"])
+
+    def _seen(self, name: str, flows: int) -> str:
+        if not self._known[name]:
+            return "absent"
+        if self._known[name] < _SOME * flows:
+            return "partly"
+        return "inferred" if self._inferred[name] > self._known[name] / 2 else "observed"
+
+
+def _moment(microseconds: int | None) -> datetime | None:
+    return None if microseconds is None else datetime.fromtimestamp(microseconds / 1e6, UTC)
