@@ -25,6 +25,7 @@ from typer.core import TyperGroup
 from relaywatch import __version__
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
 from relaywatch.engines.local import Hunt, HuntResult, hunt
+from relaywatch.engines.survey import survey
 from relaywatch.enrichment.loading import load_enrichment
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.model.errors import RelaywatchError, SourceError
@@ -35,6 +36,7 @@ from relaywatch.outputs.explanation import explain
 from relaywatch.outputs.html import write_report
 from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
 from relaywatch.outputs.ocsf import write_ocsf
+from relaywatch.outputs.sources_table import render_sources, source_records
 from relaywatch.outputs.telemetry import ExportFormat, export
 from relaywatch.outputs.terminal import render
 from relaywatch.outputs.text import printable
@@ -256,6 +258,29 @@ def _settings_table(settings: Settings) -> Table:
             escape(f"{declared.description}. {declared.reason}"),
         )
     return table
+
+
+@app.command(name="sources")
+def sources_command(
+    paths: Paths,
+    *,
+    as_json: AsJson = False,
+    device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
+) -> None:
+    """Show what sources hold, what they can and cannot show, and how they fit together.
+
+    Exit status: 0 all read, 2 unusable input, 3 some records could not be read.
+    """
+    with _Bar(Console(stderr=True)) as bar:
+        summary = survey(paths, device, bar)
+    if as_json:
+        for record in source_records(summary):
+            sys.stdout.write(json_line(record))
+    else:
+        render_sources(summary, _Output())
+    for line in hunt_account(summary):
+        _tell(line)
+    raise typer.Exit(Exit.PARTIAL if summary.quarantine.total else Exit.NOTHING_FOUND)
 
 
 @app.command(name="export")

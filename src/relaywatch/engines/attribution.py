@@ -22,8 +22,13 @@ SLACK_US: Final = 60_000_000
 """How long before its first and after its last sight a listener is taken to have been there: between two polls."""
 LOOKUP_HOLDS_US: Final = 3_600_000_000
 """How long an answered address explains connections to it: most answers live an hour at the most."""
+ANSWERED_US: Final = 250_000
+"""How far a name look-up's event may be from its packets: logged at the answer, on a clock of its own."""
+NEAREST: Final = 8
+"""Look-ups around a name server's flow that are asked whose they are."""
 BY_LISTENER: Final = "the app listens on the local port"
 BY_LOOKUP: Final = "only this app had looked the address up"
+BY_ANSWER: Final = "only this app had a name answered at that time"
 BY_ENDPOINT: Final = "only this app dials the address"
 SEVERAL: Final = "left open: several apps fit"
 NOBODY: Final = "left open: the phone's sources say nothing of it"
@@ -38,19 +43,29 @@ class Attributed(NamedTuple):
 
 
 def attribute(
-    flows: Records, hidden: Flags, kept: Flags, signals: Records, texts: Mapping[int, str], registry: Registry
+    flows: Records,
+    hidden: Flags,
+    kept: Flags,
+    signals: Records,
+    texts: Mapping[int, str],
+    registry: Registry,
+    ahead: float,
 ) -> Attributed:
     """Give the hidden (app not known), kept flows of one device an app where exactly one fits; changes both.
 
-    signals: SIGNAL records of the device; texts: details of its name look-ups by key.
+    signals: SIGNAL records of the device; texts: details of its name look-ups by key; ahead: s that the clock of the
+    phone's sources is ahead of that of the flows.
     """
     reasons: Counter[str] = Counter()
     if not (hidden & kept).any() or not (_apps_known(signals, registry) or (~hidden).any()):
         return Attributed(reasons)
     named = signals[~registry.anonymous(signals["app"])] if len(signals) else signals
+    named["start"] -= round(ahead * 1e6)
+    named["end"] -= np.where(named["end"] >= 0, round(ahead * 1e6), 0)
     for reason, candidates in (
         (BY_LISTENER, _by_listener(flows, hidden & kept, named)),
         (BY_LOOKUP, _by_lookup(flows, hidden & kept, named, texts)),
+        (BY_ANSWER, _by_answer(flows, hidden & kept, named)),
         (BY_ENDPOINT, _by_endpoint(flows, hidden, kept)),
     ):
         reasons.update(_take(flows, hidden, candidates, reason))
@@ -118,6 +133,21 @@ def _by_lookup(flows: Records, asked: Flags, signals: Records, texts: Mapping[in
     return own.join(held, on="remote").filter(age.is_between(-5_000_000, LOOKUP_HOLDS_US)).select("row", "app").unique()
 
 
+def _by_answer(flows: Records, asked: Flags, signals: Records) -> pl.DataFrame:
+    """Apps that had a name answered while a flow to a name server lasted."""
+    lookups = np.sort(signals[signals["kind"] == SignalKind.NAME_LOOKUP], order=["start", "app"])
+    rows = np.flatnonzero(asked & (flows["direction"] != Direction.INBOUND) & (flows["remote_port"] == LOOKUP_PORT))
+    begin = flows["start"][rows] - ANSWERED_US
+    until = np.maximum(flows["end"][rows], flows["start"][rows]) + ANSWERED_US
+    first = np.searchsorted(lookups["start"], begin)
+    last = np.searchsorted(lookups["start"], until, side="right")
+    few = (last > first) & (last - first <= NEAREST)
+    counts = (last - first)[few]
+    of = np.repeat(rows[few], counts)
+    place = np.repeat(first[few], counts) + np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return pl.DataFrame({"row": of, "app": lookups["app"][place]})
+
+
 def address_keys(detail: str) -> list[int]:
     """Keys (engines.names) of the addresses in a name look-up's detail: "host address address"."""
     addresses = detail.split(" ")[1:]
@@ -127,7 +157,8 @@ def address_keys(detail: str) -> list[int]:
 
 def _by_endpoint(flows: Records, hidden: Flags, kept: Flags) -> pl.DataFrame:
     """The apps of the device's other flows to the same address."""
-    rows = np.flatnonzero(hidden & kept & (flows["direction"] != Direction.INBOUND) & (flows["remote"] != 0))
+    dialled = (flows["direction"] != Direction.INBOUND) & (flows["remote"] != 0) & (flows["remote_port"] != LOOKUP_PORT)
+    rows = np.flatnonzero(hidden & kept & dialled)
     known = np.flatnonzero(~hidden & kept & (flows["direction"] != Direction.INBOUND))
     own = pl.DataFrame({"row": rows, "remote": flows["remote"][rows]})
     held = pl.DataFrame({"app": flows["app"][known], "remote": flows["remote"][known]}).unique()

@@ -120,7 +120,7 @@ def join_shard(
         joined = _Device(own, hidden, of_source[own["source"]], with_volumes)
         joined.join(names, registry.device_name(device), account)
         heard = signals[signals["device"] == device]
-        done: Attributed = attribute(joined.flows, joined.hidden, joined.kept, heard, texts, registry)
+        done: Attributed = attribute(joined.flows, joined.hidden, joined.kept, heard, texts, registry, joined.ahead)
         account.attributed.update(done.reasons)
         account.merged += len(joined.twins)
         kept.append(joined.flows[joined.kept])
@@ -154,6 +154,12 @@ class _Device:
         self._with_volumes = with_volumes
         self._twins: list[npt.NDArray[np.void]] = []
         self._moved: list[pl.DataFrame] = []
+        self._clocks: list[Skew] = []
+
+    @property
+    def ahead(self) -> float:
+        """How far, s, the clock of what was matched into the base is ahead of the base's, by most matches."""
+        return max(self._clocks, key=lambda known: known.support).offset if self._clocks else 0.0
 
     @property
     def twins(self) -> npt.NDArray[np.void]:
@@ -169,15 +175,14 @@ class _Device:
     def join(self, names: Sequence[str], device: str, account: JoinAccount) -> None:
         """Match each format into the ones before it, the most telling first."""
         order = self._ranked()
-        clocks: list[Skew] = []
         for place, one in enumerate(order[1:], 1):
             left = np.flatnonzero(self.kept & (self.kind == one))
             right = np.flatnonzero(self.kept & np.isin(self.kind, order[:place]))
             skew = self._skew(left, right)
             if skew is not None:
-                clocks.append(skew)
-            elif clocks and not self._dated(left):
-                skew = max(clocks, key=lambda known: known.support)
+                self._clocks.append(skew)
+            elif self._clocks and not self._dated(left):
+                skew = max(self._clocks, key=lambda known: known.support)
             matched, contested = self._matched(left, right, skew)
             base = "+".join(sorted({names[kind] for kind in order[:place]}))
             account.pairs.append(
