@@ -6,6 +6,7 @@ unrelated pairs spread evenly. The offset is the densest place, and only believe
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,8 +20,10 @@ LARGEST_S: Final = 3_600.0
 WINDOW_S: Final = 1.0
 """Width within which differences count as one place: connect() to SYN on the wire, and a second's resolution."""
 FEWEST: Final = 3
-STANDS_OUT: Final = 4.0
-"""Differences in the densest window, over those expected there if all were unrelated."""
+CHANCE: Final = 1e-4
+"""Of unrelated differences, so many sets at the most show an offset: Chernoff's bound of the Poisson tail, over all
+windows together."""
+FEWEST_EXPECTED: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,9 +45,15 @@ def estimate(differences: Floats) -> Skew | None:
     support = int(counts[best])
     span = max(float(near[-1] - near[0]), WINDOW_S)
     expected = (len(near) - support) * WINDOW_S / span
-    if support < FEWEST or support < STANDS_OUT * expected:
+    if support < FEWEST or not _stands_out(support, max(expected, FEWEST_EXPECTED), len(near)):
         return None
     within = near[best : best + support]
     offset = float(np.median(within))
     spread = float(np.quantile(np.abs(within - offset), 0.95))
     return Skew(offset, spread, support)
+
+
+def _stands_out(support: int, expected: float, windows: int) -> bool:
+    others = support - 1  # each window begins at a difference, which is no surprise
+    surprise = others * math.log(others / expected) - others + expected
+    return others > expected and surprise >= math.log(windows / CHANCE)
