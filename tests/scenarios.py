@@ -6,7 +6,7 @@ batches as a hunt over files would, without files.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -278,6 +278,15 @@ class Given:
 
     def read(self, reading: Reading) -> Iterator[Batch]:
         yield from self.batches
+
+
+def hunted_views(views: Mapping[str, Iterable[Batch]], settings: Settings | None = None) -> HuntResult:
+    """A hunt over several sources, each the batches of one format, read in the order given."""
+    plan = Hunt(settings or Settings(), Exceptions(()), NOW)
+    units = tuple(Given(list(batches), name, Path(name)) for name, batches in views.items())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "discover", lambda _: Discovery(units, ()))
+        return hunt([], plan)
 
 
 def hunted(

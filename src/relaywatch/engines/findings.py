@@ -426,8 +426,9 @@ class Draft:
 
     def _records(self, row: np.void) -> list[SourceRecord]:
         """The row's record, and those of other sources that were merged into it."""
-        sources, twins = self.directory.sources, self.directory.twins(int(row["source"]), int(row["position"]))
-        return [self._record(row), *(SourceRecord(source=sources[code], position=place) for code, place in twins)]
+        twins = self.directory.twins(int(row["source"]), int(row["position"]))
+        named = sorted((self.directory.sources[code], position) for code, position in twins)
+        return [self._record(row), *(SourceRecord(source=source, position=position) for source, position in named)]
 
     def _sources(self) -> list[SourceSummary]:
         codes = set(np.concatenate([self.case.flows["source"], self.case.signals["source"]]).tolist())

@@ -107,14 +107,14 @@ def join_shard(
     formats: reader name by source code; texts: details of name look-ups by key.
     """
     codes = {name: code for code, name in enumerate(sorted(set(formats)))}
-    names = list(codes)
+    names, ranks = list(codes), registry.source_ranks()
     of_source = np.array([codes[name] for name in formats], np.int64)
     several = _devices_to_join(flows, signals, of_source)
     kept, twins, moved = [flows[~np.isin(flows["device"], several)]], [], []
     anonymous = registry.anonymous(flows["app"]) if len(several) else np.zeros(len(flows), bool)
     for device in several.tolist():
         rows = np.flatnonzero(flows["device"] == device)
-        rows = rows[_in_order(flows[rows])]
+        rows = rows[_in_order(flows[rows], ranks)]
         own, hidden = flows[rows].copy(), anonymous[rows]
         with_volumes = frozenset(of_source[np.unique(volumes["source"][volumes["device"] == device])].tolist())
         joined = _Device(own, hidden, of_source[own["source"]], with_volumes)
@@ -139,10 +139,10 @@ def _devices_to_join(flows: Records, signals: Records, of_source: Ints) -> Ints:
     return np.asarray(np.intersect1d(devices[counts > 1], with_flows), np.int64)
 
 
-def _in_order(flows: Records) -> Ints:
+def _in_order(flows: Records, ranks: Ints) -> Ints:
     """An order that does not depend on how the records came."""
-    ties = ("position", "source", "local_port", "remote_port", "remote", "protocol", "app", "start")
-    return np.lexsort([flows[name] for name in ties])
+    ties = ("position", "local_port", "remote_port", "remote", "protocol", "start")
+    return np.lexsort([ranks[flows["source"]], *(flows[name] for name in ties)])
 
 
 class _Device:

@@ -1,0 +1,236 @@
+"""What a phone and a sensor saw of one connection is one flow: the app from one, bytes and direction from the other."""
+
+import itertools
+from collections.abc import Iterable
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from scenarios import (
+    BEGIN_US,
+    LISTENER_PORT,
+    LOCAL_IP,
+    Recorder,
+    back_connect_relay,
+    found,
+    hunted_views,
+    listener_relay,
+    own_traffic,
+    pooled_relay,
+    without,
+)
+
+from relaywatch.engines.attribution import BY_ENDPOINT, BY_LISTENER, BY_LOOKUP, OWN_LOOKUP
+from relaywatch.model.finding import Verdict
+from relaywatch.model.schemas import TABLES, Direction, SignalKind
+from relaywatch.model.tables import Batch, batch
+
+RELAYS = {"listener": listener_relay, "back_connect": back_connect_relay, "pooled": pooled_relay}
+BYTES = ("bytes_out", "bytes_in", "wire_bytes_out", "wire_bytes_in", "packets_out", "packets_in")
+
+
+def frame(part: Batch) -> pl.DataFrame:
+    table = pl.from_arrow(pa.Table.from_batches([part.rows]))
+    return table.with_columns(pl.col(pl.Categorical).cast(pl.String))
+
+
+def changed(part: Batch, *columns: pl.Expr, keep: pl.Expr | None = None) -> Batch:
+    rows = frame(part) if keep is None else frame(part).filter(keep)
+    return Batch(
+        part.table, rows.with_columns(columns).to_arrow().cast(TABLES[part.table]).combine_chunks().to_batches()[0]
+    )
+
+
+def later(seconds: float) -> pl.Expr:
+    return pl.col("start_time") + pl.duration(microseconds=round(seconds * 1e6))
+
+
+def sensor(batches: Iterable[Batch], device: str = LOCAL_IP) -> list[Batch]:
+    """What a sensor beside the phone sees: flows with bytes and direction, by address, no app, no context."""
+    batches = [part for part in batches if part.table in {"flows", "volumes"}]
+    for table in ("flows", "volumes"):
+        batches = without(batches, table, "android_package", "android_uid")
+    named = [
+        changed(part, pl.lit(device).alias("device_uid"), pl.lit("sensor.log").alias("source")) for part in batches
+    ]
+    return [changed(part, pl.lit(None).alias("remote_hostname")) if part.table == "flows" else part for part in named]
+
+
+def phone(batches: Iterable[Batch], ahead: float = 0.0, jitter: float = 0.02) -> list[Batch]:
+    """What Android's logs show: dialled TCP connects with the app, no port, no bytes, no end; signals; inventory."""
+    told = []
+    rng = np.random.default_rng(0)
+    blank = [pl.lit(None).alias(name) for name in ("end_time", "local_ip", "local_port", *BYTES)]
+    for part in batches:
+        if part.table == "flows":
+            delay = pl.Series(rng.uniform(-jitter, 0.0, part.rows.num_rows) * 1e6).cast(pl.Duration("us"))
+            moved = frame(part).with_columns((later(ahead) + delay).alias("start_time"))
+            rows = moved.filter(pl.col("direction_id") == int(Direction.OUTBOUND)).with_columns(
+                *blank, pl.lit(0, pl.UInt8).alias("bytes_observability"), pl.lit("connects.log").alias("source")
+            )
+            told.append(as_batch("flows", rows))
+        elif part.table == "signals":
+            told.append(changed(part, later(ahead).alias("start_time"), pl.lit("connects.log").alias("source")))
+        elif part.table == "inventory":
+            told.append(part)
+    return told
+
+
+def listening(app: Recorder, port: int = LISTENER_PORT) -> Recorder:
+    app.signal(SignalKind.LISTENER, 0.0, 900.0, local_port=port)
+    return app
+
+
+class TestOneView:
+    @pytest.mark.parametrize("ahead", [0.0, 2.0, -1.7])
+    @pytest.mark.parametrize("topology", RELAYS)
+    def test_the_joined_view_gives_the_verdict_of_a_source_that_sees_all(self, topology, ahead):
+        app = listening(Recorder(see_volumes=False))
+        whole = RELAYS[topology](np.random.default_rng(3), app).batches()
+        (alone,) = found(whole)
+        result = hunted_views({"sensor": sensor(whole), "phone": phone(whole, ahead)})
+        (joined,) = result.findings
+        assert (joined.verdict, joined.topology, joined.app) == (alone.verdict, alone.topology, alone.app)
+        assert joined.device.uid == "phone-1"
+        assert joined.bridges == alone.bridges
+        (pair,) = result.summary.joins.pairs
+        assert pair.matched == pair.records
+        assert pair.skew_s == pytest.approx(ahead, abs=0.05)
+        assert (result.summary.devices, result.summary.apps) == (1, 1)
+
+    def test_neither_side_alone_shows_it(self):
+        whole = listener_relay(np.random.default_rng(3), listening(Recorder(see_volumes=False))).batches()
+        assert [finding.verdict for finding in found(sensor(whole))] == [Verdict.SUSPECTED_RELAY]
+        assert found(phone(whole)) == []
+
+    def test_a_finding_cites_the_records_of_both(self):
+        whole = listener_relay(np.random.default_rng(3), listening(Recorder(see_volumes=False))).batches()
+        (finding,) = hunted_views({"sensor": sensor(whole), "phone": phone(whole)}).findings
+        cited = {record.source for item in finding.evidence for record in item.records}
+        assert {"sensor.log", "connects.log"} <= cited
+        assert {source.format for source in finding.sources} == {"sensor", "phone"}
+
+    def test_the_order_of_the_sources_changes_nothing(self):
+        whole = pooled_relay(np.random.default_rng(5), Recorder(see_volumes=False)).batches()
+        views = {"sensor": sensor(whole), "phone": phone(whole, 2.0), "other": without(whole, "volumes")}
+        seen = []
+        for order in itertools.permutations(views):
+            result = hunted_views({name: views[name] for name in order})
+            seen.append((result.findings, result.summary.joins))
+        for findings, joins in seen:
+            assert joins == seen[0][1]
+            assert findings == seen[0][0]
+
+    def test_volumes_of_the_merged_source_follow_their_flow(self):
+        whole = RELAYS["pooled"](np.random.default_rng(5), Recorder()).batches()
+        sensed = without(sensor(whole), "volumes")
+        (alone,) = found(whole)
+        (joined,) = hunted_views({"sensor": sensed, "phone": whole}).findings
+        assert (joined.verdict, joined.bridges) == (alone.verdict, alone.bridges)
+        assert "volumes" not in {gap.field for gap in joined.not_observable}
+
+    @hypothesis_settings(max_examples=15)
+    @given(seed=st.integers(0, 10_000), ahead=st.floats(-2, 2))
+    def test_every_dialled_flow_gets_its_app_among_several(self, seed, ahead):
+        rng = np.random.default_rng(seed)
+        apps = [Recorder(package=f"com.app{n}", uid=10_001 + n, see_volumes=False) for n in range(3)]
+        batches = [part for app in apps for part in own_traffic(rng, app).batches()]
+        moved = [
+            changed(
+                part,
+                (pl.col("flow_id") + 1000 * n).alias("flow_id"),
+                (pl.col("local_port") + 1000 * n).alias("local_port"),
+            )
+            if part.table == "flows"
+            else part
+            for n, part in enumerate(batches)
+        ]
+        joins = hunted_views({"sensor": sensor(moved), "phone": phone(moved, ahead)}).summary.joins
+        assert sum(pair.matched for pair in joins.pairs) == sum(pair.records for pair in joins.pairs) == 120
+        assert not joins.attributed
+
+
+class TestWhoseItIs:
+    def test_a_lease_says_whose_an_address_was(self):
+        whole = listener_relay(np.random.default_rng(3), listening(Recorder(see_volumes=False))).batches()
+        lease = {"identifier_kind": "ip", "identifier": LOCAL_IP, "position": 1, "source": "leases", "clock": "sensor"}
+        mac = lease | {"identifier_kind": "mac", "identifier": "3c:22:fb:00:00:01", "position": 2}
+        views = {
+            "sensor": sensor(whole),
+            "leases": [
+                batch("inventory", row | {"device_uid": "mac:3c:22:fb:00:00:01"}, length=1) for row in (lease, mac)
+            ],
+            "inventory": [batch("inventory", mac | {"device_uid": "phone-1", "user_name": "A. Holder"}, length=1)],
+        }
+        result = hunted_views(views)
+        (finding,) = result.findings
+        assert (finding.device.uid, finding.user.name) == ("phone-1", "A. Holder")
+        assert result.summary.joins.devices == {"phone-1": ["mac:3c:22:fb:00:00:01"]}
+        assert result.summary.joins.by_address > 0
+
+    def test_an_address_that_two_devices_claim_stays_an_address(self):
+        whole = listener_relay(np.random.default_rng(3), Recorder(see_volumes=False)).batches()
+        lease = {"identifier_kind": "ip", "identifier": LOCAL_IP, "source": "leases", "clock": "sensor"}
+        claims = [
+            batch(
+                "inventory",
+                lease | {"device_uid": name, "position": n, "valid_from": 0, "valid_to": 4 * 10**15},
+                length=1,
+            )
+            for n, name in enumerate(["one", "other"])
+        ]
+        result = hunted_views({"sensor": sensor(whole), "leases": claims})
+        assert [finding.device.uid for finding in result.findings] == [LOCAL_IP]
+        assert result.summary.joins.contested_addresses > 0
+
+
+class TestApps:
+    def signal(self, package: str, kind: SignalKind, **further) -> Batch:
+        row = {
+            "device_uid": "phone-1",
+            "android_package": package,
+            "kind": int(kind),
+            "start_time": 1_772_528_400_000_000,
+        }
+        rest = {"observability": 1, "source": "phone.log", "position": 1, "clock": "device"}
+        return batch("signals", row | rest | further, length=1)
+
+    def flow(self, **further) -> Batch:
+        row = {
+            "device_uid": "phone-1", "flow_id": 1, "start_time": BEGIN_US + 60_000_000, "protocol_num": 6,
+            "direction_id": 2, "direction_observability": 1, "remote_ip": "198.51.100.9", "remote_port": 443, "bytes_observability": 1,
+            "bytes_out": 5, "bytes_in": 5, "source": "sensor.log", "position": 1, "clock": "sensor",
+            "local_port": 40_000,
+        }  # fmt: skip
+        return batch("flows", row | further, length=1)
+
+    def attributed(self, flows: list[Batch], *told: Batch) -> dict[str, int]:
+        return dict(hunted_views({"sensor": flows, "phone": list(told)}).summary.joins.attributed)
+
+    def test_an_accepted_session_is_the_listeners(self):
+        accepted = self.flow(direction_id=1, local_port=8899, remote_port=50_000)
+        listener = self.signal("com.a", SignalKind.LISTENER, local_port=8899)
+        assert self.attributed([accepted], listener) == {BY_LISTENER: 1}
+
+    def test_a_connection_is_the_apps_that_looked_its_address_up(self):
+        lookup = self.signal("com.a", SignalKind.NAME_LOOKUP, detail="host.example 198.51.100.8 198.51.100.9")
+        assert self.attributed([self.flow()], lookup) == {BY_LOOKUP: 1}
+
+    def test_where_two_apps_fit_neither_is_chosen(self):
+        answer = "host.example 198.51.100.9"
+        lookups = [self.signal(name, SignalKind.NAME_LOOKUP, detail=answer) for name in ("com.a", "com.b")]
+        assert BY_LOOKUP not in self.attributed([self.flow()], *lookups)
+
+    def test_an_address_that_one_app_dials_is_its_own(self):
+        named = self.flow(
+            android_package="com.a", source="phone.log", local_port=None, start_time=1_772_528_000_000_000
+        )
+        assert self.attributed([self.flow()], named) == {BY_ENDPOINT: 1}
+
+    def test_name_look_ups_of_the_system_are_left_open(self):
+        lookup = self.flow(protocol_num=17, remote_port=53)
+        assert self.attributed([lookup], self.signal("com.a", SignalKind.SCREEN_ON)) == {OWN_LOOKUP: 1}
