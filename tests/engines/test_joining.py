@@ -38,11 +38,12 @@ def frame(part: Batch) -> pl.DataFrame:
     return table.with_columns(pl.col(pl.Categorical).cast(pl.String))
 
 
-def changed(part: Batch, *columns: pl.Expr, keep: pl.Expr | None = None) -> Batch:
-    rows = frame(part) if keep is None else frame(part).filter(keep)
-    return Batch(
-        part.table, rows.with_columns(columns).to_arrow().cast(TABLES[part.table]).combine_chunks().to_batches()[0]
-    )
+def changed(part: Batch, *columns: pl.Expr) -> Batch:
+    return as_batch(part.table, frame(part).with_columns(columns))
+
+
+def as_batch(table: str, rows: pl.DataFrame) -> Batch:
+    return Batch(table, rows.to_arrow().cast(TABLES[table]).combine_chunks().to_batches()[0])
 
 
 def later(seconds: float) -> pl.Expr:
@@ -202,8 +203,8 @@ class TestApps:
     def flow(self, **further) -> Batch:
         row = {
             "device_uid": "phone-1", "flow_id": 1, "start_time": BEGIN_US + 60_000_000, "protocol_num": 6,
-            "direction_id": 2, "direction_observability": 1, "remote_ip": "198.51.100.9", "remote_port": 443, "bytes_observability": 1,
-            "bytes_out": 5, "bytes_in": 5, "source": "sensor.log", "position": 1, "clock": "sensor",
+            "direction_id": 2, "direction_observability": 1, "remote_ip": "198.51.100.9", "remote_port": 443,
+            "bytes_observability": 1, "bytes_out": 5, "bytes_in": 5, "source": "sensor.log", "position": 1, "clock": "sensor",
             "local_port": 40_000,
         }  # fmt: skip
         return batch("flows", row | further, length=1)
