@@ -204,7 +204,8 @@ class TestApps:
         row = {
             "device_uid": "phone-1", "flow_id": 1, "start_time": BEGIN_US + 60_000_000, "protocol_num": 6,
             "direction_id": 2, "direction_observability": 1, "remote_ip": "198.51.100.9", "remote_port": 443,
-            "bytes_observability": 1, "bytes_out": 5, "bytes_in": 5, "source": "sensor.log", "position": 1, "clock": "sensor",
+            "bytes_observability": 1, "bytes_out": 5, "bytes_in": 5, "source": "sensor.log", "position": 1,
+            "clock": "sensor",
             "local_port": 40_000,
         }  # fmt: skip
         return batch("flows", row | further, length=1)
