@@ -10,6 +10,7 @@ from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
 from relaywatch.sources.dhcpd_leases import DhcpdLeases
+from relaywatch.sources.intrusion_logs import IntrusionLogs
 from relaywatch.sources.intune import Intune
 from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
@@ -31,6 +32,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pcap(),
     CanonicalParquet(),
     CanonicalNdjson(),
+    IntrusionLogs(),
     PcapdroidCsv(),
     ZeekConn(),
     ZeekSocks(),

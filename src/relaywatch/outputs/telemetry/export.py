@@ -11,6 +11,7 @@ from relaywatch.model.errors import ExportError
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
+from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_logs
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
@@ -34,6 +35,8 @@ class ExportFormat(StrEnum):
     """A plain list of devices, apps and names: the inventory only, no flows, volumes or signals."""
     DHCP_LEASES = "dhcp-leases"
     """Kea's lease files: who had which address when, of devices with a MAC; nothing else."""
+    INTRUSION_LOGS = "intrusion-logs"
+    """Android's intrusion logs: dialled TCP connects and name look-ups with the app; no bytes, no accepted session."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -44,6 +47,7 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.ZEEK: write_zeek,
     ExportFormat.INVENTORY_CSV: write_inventory_csv,
     ExportFormat.DHCP_LEASES: write_dhcp_leases,
+    ExportFormat.INTRUSION_LOGS: write_intrusion_logs,
 }
 
 
