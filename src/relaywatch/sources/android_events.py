@@ -2,7 +2,7 @@
 
 netd's hooks see connect() and getaddrinfo() of bionic: TCP only, success and failure alike; no UDP, no accepted
 session, no local port, no bytes, no end (AOSP android.app.admin.ConnectEvent, DnsEvent). All events of one log format
-come here as frames with `position`, `time` (us since epoch), `package` and what the event says.
+come here as frames with `position`, `device`, `time` (us since epoch), `package` and what the event says.
 """
 
 from __future__ import annotations
@@ -28,39 +28,50 @@ _SHARED: Final = r"^[^:/\s]+:(\d{4,10})$"
 
 
 class EventNames:
-    """Host names by package and address, as far as they were looked up before a connect."""
+    """Host names by device, package and address, as far as they were looked up before a connect."""
 
     def __init__(self) -> None:
-        schema = {"time": pl.Int64, "package": pl.String, "address": pl.String, "hostname": pl.String}
+        schema = {
+            "time": pl.Int64,
+            "device": pl.String,
+            "package": pl.String,
+            "address": pl.String,
+            "hostname": pl.String,
+        }
         self._known = pl.DataFrame(schema=schema)
 
     def add(self, answers: pl.DataFrame) -> None:
-        """Take answers: time, package, address, hostname."""
+        """Take answers: time, device, package, address, hostname."""
         both = pl.concat([self._known, answers.select(self._known.columns).drop_nulls()])
         self._known = both.sort("time", maintain_order=True).tail(NAMES_KEPT)
 
     def of(self, connects: pl.DataFrame) -> pl.Series:
-        """The name of each connect (time, package, address); null where none was looked up in the day before."""
-        asked = connects.select("time", "package", "address").with_row_index("row").sort("time")
+        """The name of each connect (time, device, package, address); null where none was looked up within a day."""
+        asked = connects.select("time", "device", "package", "address").with_row_index("row").sort("time")
         found = asked.join_asof(
-            self._known, on="time", by=["package", "address"], tolerance=ANSWER_HOLDS_US, check_sortedness=False
+            self._known,
+            on="time",
+            by=["device", "package", "address"],
+            tolerance=ANSWER_HOLDS_US,
+            check_sortedness=False,
         )
         return found.sort("row")["hostname"]
 
 
-def sound_times(frame: pl.DataFrame, path: Path, reading: Reading) -> pl.DataFrame:
+def sound_times(frame: pl.DataFrame, path: Path, reading: Reading, *, place: str = "line") -> pl.DataFrame:
     """The events with a time between 1970 and 9999; the others go to quarantine."""
     good = frame["time"].is_between(0, LAST_SECOND * 1_000_000).fill_null(value=False)
     for position in frame.filter(~good)["position"].to_list():
-        reading.quarantine.add(str(path), f"line {position}", "its time is missing or no time")
+        reading.quarantine.add(str(path), f"{place} {position}", "its time is missing or no time")
     return frame.filter(good)
 
 
 def connect_batches(
-    connects: pl.DataFrame, device: str, path: Path, reading: Reading, names: EventNames
+    connects: pl.DataFrame, path: Path, reading: Reading, names: EventNames, *, place: str = "line"
 ) -> list[Batch]:
-    """Flows of connects: position, time, package, address ("/1.2.3.4", "host/::1" or plain), port.
+    """Flows of connects: position, device, time, package, address ("/1.2.3.4", "host/::1" or plain), port.
 
+    place: what positions count.
     Connects to the phone itself are left: they never leave it. Damaged addresses and ports go to quarantine.
     """
     connects = connects.with_columns(
@@ -69,7 +80,7 @@ def connect_batches(
     )
     whole = connects["address"].is_not_null() & connects["port"].is_not_null()
     for position in connects.filter(~whole)["position"].to_list():
-        reading.quarantine.add(str(path), f"line {position}", "its address or port is missing or none")
+        reading.quarantine.add(str(path), f"{place} {position}", "its address or port is missing or none")
     connects = connects.filter(whole)
     own = connects["address"].str.contains(LOOPBACK)
     reading.tally.left("a connect to the phone itself", int(own.sum()))
@@ -80,7 +91,7 @@ def connect_batches(
     packages, uids = identities(connects["package"])
     seen = pl.select(pl.when(named.is_not_null()).then(int(Observability.INFERRED)).otherwise(0).alias("s"))["s"]
     columns = {
-        "device_uid": device,
+        "device_uid": text(connects["device"]),
         "android_package": text(packages),
         "android_uid": column(uids),
         "flow_id": column(connects["position"]),
@@ -99,8 +110,8 @@ def connect_batches(
     return [batch("flows", columns, length=connects.height)]
 
 
-def lookup_batches(lookups: pl.DataFrame, device: str, path: Path, names: EventNames) -> list[Batch]:
-    """Signals of name look-ups: position, time, package, hostname, addresses (list of text)."""
+def lookup_batches(lookups: pl.DataFrame, path: Path, names: EventNames) -> list[Batch]:
+    """Signals of name look-ups: position, device, time, package, hostname, addresses (list of text)."""
     if lookups.is_empty():
         return []
     lookups = lookups.with_columns(
@@ -114,18 +125,18 @@ def lookup_batches(lookups: pl.DataFrame, device: str, path: Path, names: EventN
     answered = told["address"].list.join(" ")
     line = pl.concat_str(lookups["hostname"].fill_null(""), answered, separator=" ").str.strip_chars_end(" ")
     detail = pl.select(line).to_series()
-    return [_signals(lookups, SignalKind.NAME_LOOKUP, detail, device, path)]
+    return [_signals(lookups, SignalKind.NAME_LOOKUP, detail, path)]
 
 
-def instants_batches(events: pl.DataFrame, kind: SignalKind, device: str, path: Path) -> list[Batch]:
-    """Signals that are instants: position, time, package (may be null), detail."""
-    return [] if events.is_empty() else [_signals(events, kind, events["detail"], device, path)]
+def instants_batches(events: pl.DataFrame, kind: SignalKind, path: Path) -> list[Batch]:
+    """Signals that are instants: position, device, time, package (may be null), detail."""
+    return [] if events.is_empty() else [_signals(events, kind, events["detail"], path)]
 
 
-def _signals(events: pl.DataFrame, kind: SignalKind, detail: pl.Series, device: str, path: Path) -> Batch:
+def _signals(events: pl.DataFrame, kind: SignalKind, detail: pl.Series, path: Path) -> Batch:
     packages, uids = identities(events["package"])
     columns = {
-        "device_uid": device,
+        "device_uid": text(events["device"]),
         "android_package": text(packages),
         "android_uid": column(uids),
         "kind": int(kind),

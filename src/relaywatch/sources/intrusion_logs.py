@@ -65,9 +65,9 @@ class IntrusionLogs:
         device = reading.device or path.name.partition(".")[0]
         names, seen = EventNames(), pl.Series("seen", [], pl.UInt64)
         for frame in frames(stream, path, SCHEMA, reading):
-            frame, seen = _fresh(frame, seen, reading)
-            batches = [*_lookups(frame, device, path, reading, names), *_security(frame, device, path, reading)]
-            batches += _connects(frame, device, path, reading, names)
+            frame, seen = _fresh(frame.with_columns(pl.lit(device).alias("device")), seen, reading)
+            batches = [*_lookups(frame, path, reading, names), *_security(frame, path, reading)]
+            batches += _connects(frame, path, reading, names)
             nothing = pl.all_horizontal(pl.col(kind).is_null() for kind in _KINDS)
             reading.tally.left("no event of a known kind", frame.filter(nothing).height)
             reading.tally.gave(batches)
@@ -82,35 +82,38 @@ def _fresh(frame: pl.DataFrame, seen: pl.Series, reading: Reading) -> tuple[pl.D
     return frame.filter(~again), pl.concat([seen, keys.filter(~again)]).tail(REMEMBERED)
 
 
-def _connects(frame: pl.DataFrame, device: str, path: Path, reading: Reading, names: EventNames) -> list[Batch]:
+def _connects(frame: pl.DataFrame, path: Path, reading: Reading, names: EventNames) -> list[Batch]:
     event = pl.col("connect_event").struct
     rows = frame.filter(pl.col("connect_event").is_not_null()).select(
         "position",
+        "device",
         (event.field("event_time") * 1_000).alias("time"),
         event.field("package_name").alias("package"),
         event.field("ip_address").alias("address"),
         event.field("port").alias("port"),
     )
-    return connect_batches(sound_times(rows, path, reading), device, path, reading, names)
+    return connect_batches(sound_times(rows, path, reading), path, reading, names)
 
 
-def _lookups(frame: pl.DataFrame, device: str, path: Path, reading: Reading, names: EventNames) -> list[Batch]:
+def _lookups(frame: pl.DataFrame, path: Path, reading: Reading, names: EventNames) -> list[Batch]:
     event = pl.col("dns_event").struct
     rows = frame.filter(pl.col("dns_event").is_not_null()).select(
         "position",
+        "device",
         (event.field("event_time") * 1_000).alias("time"),
         event.field("package_name").alias("package"),
         event.field("hostname").alias("hostname"),
         event.field("ip_addresses").alias("addresses"),
     )
-    return lookup_batches(sound_times(rows, path, reading), device, path, names)
+    return lookup_batches(sound_times(rows, path, reading), path, names)
 
 
-def _security(frame: pl.DataFrame, device: str, path: Path, reading: Reading) -> list[Batch]:
+def _security(frame: pl.DataFrame, path: Path, reading: Reading) -> list[Batch]:
     """Process starts; other security events are sound and left."""
     event = pl.col("security_event").struct
     rows = frame.filter(pl.col("security_event").is_not_null()).select(
         "position",
+        "device",
         (event.field("event_time") // 1_000).alias("time"),
         event.field("app_process_start").struct.field("process").alias("process"),
         event.field("app_process_start").struct.field("uid").alias("uid"),
@@ -119,5 +122,5 @@ def _security(frame: pl.DataFrame, device: str, path: Path, reading: Reading) ->
     starts = rows.filter(pl.col("process").is_not_null())
     reading.tally.left("a security event that no table holds", rows.height - starts.height)
     package = pl.col("process").str.split(":").list.first()
-    told = starts.select("position", "time", package.alias("package"), pl.col("process").alias("detail"))
-    return instants_batches(told, SignalKind.PROCESS_START, device, path)
+    told = starts.select("position", "device", "time", package.alias("package"), pl.col("process").alias("detail"))
+    return instants_batches(told, SignalKind.PROCESS_START, path)

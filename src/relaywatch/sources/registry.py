@@ -14,6 +14,8 @@ from relaywatch.sources.intrusion_logs import IntrusionLogs
 from relaywatch.sources.intune import Intune
 from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
+from relaywatch.sources.management_api import ManagementUsageLogs
+from relaywatch.sources.management_inventory import ManagementInventory
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
 from relaywatch.sources.reading import FileReader, FolderReader
@@ -33,6 +35,8 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     CanonicalParquet(),
     CanonicalNdjson(),
     IntrusionLogs(),
+    ManagementUsageLogs(),
+    ManagementInventory(),
     PcapdroidCsv(),
     ZeekConn(),
     ZeekSocks(),

@@ -12,6 +12,7 @@ from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
 from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_logs
+from relaywatch.outputs.telemetry.management_logs import write_management_api
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
@@ -37,6 +38,8 @@ class ExportFormat(StrEnum):
     """Kea's lease files: who had which address when, of devices with a MAC; nothing else."""
     INTRUSION_LOGS = "intrusion-logs"
     """Android's intrusion logs: dialled TCP connects and name look-ups with the app; no bytes, no accepted session."""
+    MANAGEMENT_API = "management-api"
+    """The Android Management API's usage logs: connects, name look-ups, process starts, keyguard; with the app."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -47,6 +50,7 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.ZEEK: write_zeek,
     ExportFormat.INVENTORY_CSV: write_inventory_csv,
     ExportFormat.DHCP_LEASES: write_dhcp_leases,
+    ExportFormat.MANAGEMENT_API: write_management_api,
     ExportFormat.INTRUSION_LOGS: write_intrusion_logs,
 }
 
