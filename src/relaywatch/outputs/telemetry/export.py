@@ -10,8 +10,8 @@ from typing import Final
 from relaywatch.model.errors import ExportError
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
-from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
 from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_logs
+from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
 from relaywatch.outputs.telemetry.management_logs import write_management_api
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap

@@ -1,0 +1,21 @@
+"""Which parser reads which section of an Android dump. A new kind of section is one file and one line here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from relaywatch.sources.android_section import SectionParser
+from relaywatch.sources.socket_tables import parse_sockets
+
+PARSERS: Final[Mapping[str, SectionParser]] = {
+    "netstat": parse_sockets,
+    "ss": parse_sockets,
+    "tcp": parse_sockets,
+    "tcp6": parse_sockets,
+    "udp": parse_sockets,
+    "udp6": parse_sockets,
+    "raw": parse_sockets,
+    "raw6": parse_sockets,
+}
+"""By the section's name: a dumpsys service, a command's word, or a file of /proc/net."""
