@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import json
+import random
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from mutations import assert_accounted, assert_survives, mutate, read_path
 from unit_reads import read_paths, shared
 
 from relaywatch.model.schemas import Direction, Observability, SignalKind
@@ -248,3 +250,27 @@ def test_the_real_traces_are_read_whole():
     lines = sum(path.read_bytes().count(b"\n") - 1 for path in folder.glob("*/flows.csv"))
     assert quarantine.total == 0
     assert len(rows["flows"]) == lines
+
+
+FUZZ_SEEDS: list[tuple[str, bytes]] = [
+    ("T7/flows.csv", csv(FLOW, FLOW | {"flow_id": 1, "direction": "in"}, FLOW | {"flow_id": 2}).encode()),
+    ("T7/context.json", json.dumps(CONTEXT).encode()),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), FUZZ_SEEDS)
+def test_hostile_variants_are_survived_and_accounted_for(tmp_path, name, content):
+    rng = random.Random(37)  # noqa: S311 - seeded, so that it repeats
+    trace(tmp_path / "T7")
+    for _ in range(200):
+        assert_survives(tmp_path, name, mutate(content, rng))
+
+
+def test_apps_flows_and_seconds_are_counted_and_each_damaged_part(tmp_path):
+    context = CONTEXT | {"foreground": [[5, 1], [1700000000.0, 1700000020.0]]}
+    bins = (BIN, BIN | {"tx_bytes": -1})
+    _, quarantine, tally, _ = read_path(
+        trace(tmp_path / "T7", FLOW, FLOW | {"proto": "smoke"}, context=context, bins=bins)
+    )
+    assert (tally.records, tally.with_rows, quarantine.total) == (6, 3, 3)
+    assert_accounted(quarantine, tally)

@@ -72,7 +72,7 @@ def _shape(start: bytes) -> tuple[str, bool] | None:
                 return None
             builder.event(event, value)
         whole = True
-    except ijson.JSONError:
+    except (ijson.JSONError, ValueError):  # ValueError: no UTF-8, or a number of absurd length
         pass
     value = getattr(builder, "value", None)
     if isinstance(value, list):

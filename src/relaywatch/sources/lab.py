@@ -22,7 +22,7 @@ from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.columns import LAST_SECOND, canonical_addresses, column, microseconds, text
 from relaywatch.sources.compression import open_content
-from relaywatch.sources.lines import blocks, delimited, shown, typed
+from relaywatch.sources.lines import counted_blocks, delimited, shown, typed
 from relaywatch.sources.reading import Reading
 
 SKEW_BOUND_S: Final = 0.001
@@ -85,14 +85,14 @@ class LabTrace:
         if isinstance(context, dict):
             window = _interval([context.get("trace_start"), context.get("trace_end")])
             app = _App(folder.name, _text(context.get("package")), _uid(context.get("uid")), window, context, 1)
-            yield from _context_batches([app], folder / "context.json", reading.quarantine)
+            yield from _context_batches([app], folder / "context.json", reading)
         elif context is not None:
-            reading.quarantine.add(str(folder / "context.json"), "file", "no JSON object")
+            _put_aside(reading, folder / "context.json", "file", "no JSON object")
         flows = folder / "flows.csv"
         for frame in _csv_frames(flows, reading):
-            yield _flows(_with_app(frame, app), flows, reading.quarantine)
+            yield _flows(_with_app(frame, app), flows, reading)
         for frame in _parquet_frames(folder / "bins.parquet", tuple(_BIN_KINDS), reading):
-            yield from _volumes(_with_app(frame, app), folder / "bins.parquet", flows, reading.quarantine)
+            yield from _volumes(_with_app(frame, app), folder / "bins.parquet", flows, reading)
 
 
 class LabFleet:
@@ -109,16 +109,22 @@ class LabFleet:
         """Inventory and signals, then flows, then volumes of every device."""
         apps = list(_fleet_apps(folder / "apps.json", reading))
         if apps:
-            yield from _context_batches(apps, folder / "apps.json", reading.quarantine)
+            yield from _context_batches(apps, folder / "apps.json", reading)
         packages = pl.DataFrame(
             {"device": [a.device for a in apps], "uid": [a.uid for a in apps], "package": [a.package for a in apps]},
             schema={"device": pl.String, "uid": pl.Int64, "package": pl.String},
         ).unique(["device", "uid"], keep="first", maintain_order=True)
         flows = folder / "flows.parquet"
         for frame in _parquet_frames(flows, (*_FLOW_COLUMNS, "device", "uid"), reading):
-            yield _flows(_with_packages(frame, packages), flows, reading.quarantine)
+            yield _flows(_with_packages(frame, packages), flows, reading)
         for frame in _parquet_frames(folder / "bins.parquet", (*_BIN_KINDS, "device", "uid"), reading):
-            yield from _volumes(_with_packages(frame, packages), folder / "bins.parquet", flows, reading.quarantine)
+            yield from _volumes(_with_packages(frame, packages), folder / "bins.parquet", flows, reading)
+
+
+def _put_aside(reading: Reading, path: Path, position: str, reason: str) -> None:
+    """A damaged part of the context, which counts as a record of its own."""
+    reading.tally.met(1)
+    reading.quarantine.add(str(path), position, reason)
 
 
 def _members(folder: Path, needed: Sequence[str], further: Sequence[str]) -> frozenset[Path]:
@@ -134,13 +140,13 @@ def _load(path: Path, reading: Reading) -> object:
         if len(content) <= CONTEXT_BYTES:
             loaded = cast("object", json.loads(content))
             if loaded is None:
-                reading.quarantine.add(str(path), "file", "holds nothing but a JSON null")
+                _put_aside(reading, path, "file", "holds nothing but a JSON null")
             return loaded
-        reading.quarantine.add(str(path), "file", f"longer than {CONTEXT_BYTES} bytes")
+        _put_aside(reading, path, "file", f"longer than {CONTEXT_BYTES} bytes")
     except SourceError as error:
-        reading.quarantine.add(str(path), error.position or "file", error.reason)
+        _put_aside(reading, path, error.position or "file", error.reason)
     except (ValueError, RecursionError) as error:
-        reading.quarantine.add(str(path), "file", f"no valid JSON ({error})")
+        _put_aside(reading, path, "file", f"no valid JSON ({error})")
     return None
 
 
@@ -149,12 +155,12 @@ def _fleet_apps(path: Path, reading: Reading) -> Iterator[_App]:
     if listed is None:
         return
     if not isinstance(listed, list):
-        reading.quarantine.add(str(path), "file", "no JSON list of apps")
+        _put_aside(reading, path, "file", "no JSON list of apps")
         return
     for position, entry in enumerate(listed, 1):
         device, uid = (_text(entry.get("device")), _uid(entry.get("uid"))) if isinstance(entry, dict) else (None, None)
         if device is None or uid is None:
-            reading.quarantine.add(str(path), f"app {position}", "no device and uid")
+            _put_aside(reading, path, f"app {position}", "no device and uid")
             continue
         yield _App(device, _text(entry.get("package")), uid, _interval(entry.get("window")), entry, position)
 
@@ -196,27 +202,27 @@ def _signal(
     }
 
 
-def _app_signals(app: _App, path: Path, quarantine: Quarantine) -> Iterator[dict[str, Any]]:
+def _app_signals(app: _App, path: Path, reading: Reading) -> Iterator[dict[str, Any]]:
     """The app's scripted context and sampled listeners, and what this source would have shown."""
     context = app.context
     for key, kind in (("foreground", SignalKind.FOREGROUND_UI), ("screen_on", SignalKind.SCREEN_ON)):
         for entry in _entries(context, key):
             if (interval := _interval(entry)) is None:
-                quarantine.add(str(path), f"app {app.position}", f"{key}: {shown(entry)} is no interval")
+                _put_aside(reading, path, f"app {app.position}", f"{key}: {shown(entry)} is no interval")
             else:
                 yield _signal(kind, *interval, app)
     for entry in _entries(context, "interaction"):
         if (instant := _instant(entry)) is None:
-            quarantine.add(str(path), f"app {app.position}", f"interaction: {shown(entry)} is no time")
+            _put_aside(reading, path, f"app {app.position}", f"interaction: {shown(entry)} is no time")
         else:
             yield _signal(SignalKind.USER_INTERACTION, instant, None, app)
     for entry in _entries(context, "listeners"):
         if (listener := _listener(entry, app)) is None:
-            quarantine.add(str(path), f"app {app.position}", f"listeners: {shown(entry)} is no listener")
+            _put_aside(reading, path, f"app {app.position}", f"listeners: {shown(entry)} is no listener")
         else:
             yield listener
     if app.window is None:
-        quarantine.add(str(path), f"app {app.position}", "no time window")
+        _put_aside(reading, path, f"app {app.position}", "no time window")
         return
     if context.get("foreground_service") is True:
         yield _signal(SignalKind.FOREGROUND_SERVICE, *app.window, app)
@@ -246,7 +252,7 @@ def _listener(entry: object, app: _App) -> dict[str, Any] | None:
     return _signal(SignalKind.LISTENER, *times, app, port=int(port), detail=f"{protocol} {address}")
 
 
-def _context_batches(apps: Sequence[_App], path: Path, quarantine: Quarantine) -> Iterator[Batch]:
+def _context_batches(apps: Sequence[_App], path: Path, reading: Reading) -> Iterator[Batch]:
     shared = {"source": str(path), "clock": "device", "clock_skew_bound_s": SKEW_BOUND_S}
     who = {
         "device_uid": [a.device for a in apps],
@@ -255,8 +261,11 @@ def _context_batches(apps: Sequence[_App], path: Path, quarantine: Quarantine) -
         "user_id": [None if a.uid is None else a.uid // 100_000 for a in apps],
         "position": [a.position for a in apps],
     }
-    yield batch("inventory", {**who, **shared}, length=len(apps))
-    rows = [row for app in apps for row in _app_signals(app, path, quarantine)]
+    inventory = batch("inventory", {**who, **shared}, length=len(apps))
+    reading.tally.met(len(apps))
+    reading.tally.gave([inventory])
+    yield inventory
+    rows = [row for app in apps for row in _app_signals(app, path, reading)]
     if rows:
         columns = {name: [row[name] for row in rows] for name in rows[0]}
         yield batch("signals", {**columns, **shared, "observability": int(Observability.OBSERVED)}, length=len(rows))
@@ -266,7 +275,7 @@ def _csv_frames(path: Path, reading: Reading) -> Iterator[pl.DataFrame]:
     """The flow file in blocks, typed."""
     header: list[str] | None = None
     with open_content(path, reading.progress) as stream:
-        for block in blocks(stream, path, reading.quarantine):
+        for block in counted_blocks(stream, path, reading):
             if header is None:
                 first = block.content.partition(b"\n")[0]
                 header = first.decode("utf-8", "replace").strip().split(",")
@@ -275,7 +284,9 @@ def _csv_frames(path: Path, reading: Reading) -> Iterator[pl.DataFrame]:
                         path, f"the header lacks or repeats columns: {shown(missing)}.", position="line 1"
                     )
                 block = type(block)(block.first_line + 1, block.content[len(first) + 1 :])
+            aside = reading.quarantine.counts[str(path)]
             frame = delimited(block, header, ",", path, reading.quarantine, used=_FLOW_COLUMNS)
+            reading.tally.met(reading.quarantine.counts[str(path)] - aside + frame.height)
             frame = frame.with_columns(
                 pl.when(pl.col(name) != "").then(pl.col(name)).alias(name) for name in _FLOW_COLUMNS
             )
@@ -288,18 +299,19 @@ def _parquet_frames(path: Path, columns: Sequence[str], reading: Reading) -> Ite
     try:
         with pq.ParquetFile(path) as file:
             if missing := set(columns) - set(file.schema_arrow.names):
-                reading.quarantine.add(str(path), "file", f"lacks columns: {', '.join(sorted(missing))}")
+                _put_aside(reading, path, "file", f"lacks columns: {', '.join(sorted(missing))}")
                 return
             for rows in file.iter_batches(ROWS, columns=list(columns)):
                 frame = pl.from_arrow(pa.Table.from_batches([rows]))
                 assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
+                reading.tally.met(frame.height)
                 yield frame.with_columns(
                     pl.int_range(row, row + frame.height, dtype=pl.Int64, eager=True).alias("position")
                 )
                 row += frame.height
         reading.progress(path.stat().st_size)
     except (OSError, pa.ArrowException) as error:
-        reading.quarantine.add(str(path), f"row {row}", f"cannot be read as Parquet ({shown(error)})")
+        _put_aside(reading, path, f"row {row}", f"cannot be read as Parquet ({shown(error)})")
 
 
 def _with_app(frame: pl.DataFrame, app: _App) -> pl.DataFrame:
@@ -323,7 +335,7 @@ def _sound(frame: pl.DataFrame, good: pl.Expr, path: Path, place: str, quarantin
     return frame.filter(mask)
 
 
-def _flows(frame: pl.DataFrame, path: Path, quarantine: Quarantine) -> Batch:
+def _flows(frame: pl.DataFrame, path: Path, reading: Reading) -> Batch:
     place = "line" if path.suffix == ".csv" else "row"
     frame = frame.with_columns(
         microseconds(pl.col("start")).alias("start"),
@@ -349,8 +361,9 @@ def _flows(frame: pl.DataFrame, path: Path, quarantine: Quarantine) -> Batch:
         pl.all_horizontal(good, *((pl.col(c) >= 0).fill_null(value=True) for c in counts)),
         path,
         place,
-        quarantine,
+        reading.quarantine,
     )
+    reading.tally.with_rows += frame.height
     tcp_start_seen = (frame["protocol"] == 6) & (frame["syn_seen"].fill_null(0) == 1)
     columns = {
         "device_uid": text(frame["device"]),
@@ -401,7 +414,7 @@ def _established(frame: pl.DataFrame) -> pl.Series:
     return frame.select(answer.alias("established"))["established"]
 
 
-def _volumes(frame: pl.DataFrame, bins: Path, flows: Path, quarantine: Quarantine) -> Iterator[Batch]:
+def _volumes(frame: pl.DataFrame, bins: Path, flows: Path, reading: Reading) -> Iterator[Batch]:
     frame = frame.with_columns(microseconds(pl.col("sec")).alias("start"))
     counts = [(pl.col(name) >= 0) for name in ("tx_bytes", "rx_bytes", "tx_pkts", "rx_pkts")]
     frame = _sound(
@@ -409,8 +422,9 @@ def _volumes(frame: pl.DataFrame, bins: Path, flows: Path, quarantine: Quarantin
         pl.all_horizontal(pl.col("start").is_not_null(), pl.col("device").is_not_null(), *counts),
         bins,
         "row",
-        quarantine,
+        reading.quarantine,
     )
+    reading.tally.with_rows += frame.height
     columns = {
         "device_uid": text(frame["device"]),
         "android_package": text(frame["package"]),
