@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from relaywatch.sources.lines import blocks, shown
+from relaywatch.sources.lines import counted_blocks, shown
 from relaywatch.sources.reading import Head, Reading
 
 DELIMITERS: Final = (",", ";", "\t")
@@ -99,10 +99,7 @@ class _Lines:
 
 
 def _numbered(stream: BinaryIO, path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
-    last = 0
-    for block in blocks(stream, path, reading.quarantine):
-        reading.tally.met(block.first_line - last - 1)  # lines put aside for their length
+    for block in counted_blocks(stream, path, reading):
         for number, line in block.lines():
             # A lone carriage return would end the record for the csv module.
             yield number, line.decode("utf-8", "replace").replace("\r", "\ufffd") + "\n"
-            last = number

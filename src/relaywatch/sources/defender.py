@@ -8,13 +8,14 @@ Format: Microsoft's schema reference of DeviceNetworkEvents, DeviceInfo and Devi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
 import polars as pl
 import pyarrow as pa
 
+from relaywatch.model.errors import SourceError
 from relaywatch.model.tables import Batch
 from relaywatch.sources import csv_records
 from relaywatch.sources.columns import LAST_SECOND
@@ -42,7 +43,8 @@ _SCHEMA: Final = pa.schema(
 )
 _CATEGORY: Final = "AdvancedHunting-"
 _EVENTS, _INFO, _ADAPTERS = "DeviceNetworkEvents", "DeviceInfo", "DeviceNetworkInfo"
-_CSV_ROWS: Final = 20_000
+_ROWS: Final = 20_000
+"""Records taken at once: they are wide, so that a block of text holds few of them."""
 
 
 class Defender:
@@ -61,8 +63,8 @@ class Defender:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory, flows and signals by blocks."""
         devices = Devices(reading.device)
-        for frame in frames(stream, path, _SCHEMA, reading):
-            yield from _batches(_flat(frame), path, reading, devices)
+        for frame in _gathered(_flat(frame) for frame in frames(stream, path, _SCHEMA, reading)):
+            yield from _batches(frame, path, reading, devices)
 
 
 class DefenderCsv:
@@ -82,11 +84,28 @@ class DefenderCsv:
         rows: list[dict[str, Any]] = []
         for number, record in csv_records.records(stream, path, reading, ","):
             rows.append({name: record.get(name) or None for name in (*_TEXTS, *_PORTS)} | {"position": number})
-            if len(rows) >= _CSV_ROWS:
+            if len(rows) >= _ROWS:
                 yield from _batches(_from_csv(rows, path, reading), path, reading, devices)
                 rows = []
         if rows:
             yield from _batches(_from_csv(rows, path, reading), path, reading, devices)
+
+
+def _gathered(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """The frames in larger ones; those before damage come before its SourceError."""
+    held: list[pl.DataFrame] = []
+    try:
+        for part in parts:
+            held.append(part)
+            if sum(frame.height for frame in held) >= _ROWS:
+                yield pl.concat(held)
+                held = []
+    except SourceError:
+        if held:
+            yield pl.concat(held)
+        raise
+    if held:
+        yield pl.concat(held)
 
 
 def _has_columns(record: dict[str, Any]) -> bool:

@@ -10,7 +10,7 @@ from typing import BinaryIO, Final
 from relaywatch.sources.columns import canonical_address
 from relaywatch.sources.context_feed import DamagedRecord
 from relaywatch.sources.device_names import instant, mac_address
-from relaywatch.sources.lines import blocks, shown
+from relaywatch.sources.lines import counted_blocks, shown
 from relaywatch.sources.reading import Reading
 
 SKEW_BOUND_S: Final = 5.0
@@ -28,11 +28,8 @@ def mac_of_duid(text: object) -> str | None:
 
 def numbered_lines(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[tuple[int, str]]:
     """Each line that is not empty, with its number; counts those put aside for their length."""
-    last = 0
-    for block in blocks(stream, path, reading.quarantine):
-        reading.tally.met(block.first_line - last - 1)
+    for block in counted_blocks(stream, path, reading):
         for number, line in block.lines():
-            last = number
             if line.strip():
                 yield number, line.decode("utf-8", "replace")
 
