@@ -11,6 +11,7 @@ from unit_reads import read_bytes
 
 from relaywatch.model.tables import batch
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
+from relaywatch.sources.columns import canonical_address
 from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.reading import Head
 
@@ -127,7 +128,7 @@ VALUES = st.fixed_dictionaries(
     }
 )
 NAMES = st.one_of(
-    st.tuples(st.just("ip"), st.ip_addresses().map(str)),
+    st.tuples(st.just("ip"), st.ip_addresses().map(str).map(canonical_address)),
     st.tuples(st.just("imei"), st.integers(10**14, 10**15 - 1).map(str)),
     st.tuples(st.just("mac"), st.integers(1, 255).map(lambda n: f"02:00:5e:00:53:{n:02x}")),
     st.tuples(st.just("serial"), TEXT),

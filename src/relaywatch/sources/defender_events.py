@@ -85,11 +85,10 @@ def event_batches(frame: pl.DataFrame, path: Path, reading: Reading, devices: De
         action.is_in(list(_INSPECTED)).fill_null(value=False).alias("inspected"),
     )
     found: list[Batch] = []
-    signals = [
-        _listeners(frame.filter("listener")),
-        _lookups(frame.filter("inspected")),
-        _connects(frame.filter("inspected")),
-    ]
+    signals = [_listeners(frame.filter("listener"))]
+    inspected = frame.filter("inspected")
+    if inspected.height:
+        signals += [_lookups(inspected), _connects(inspected)]
     given = pl.concat(signals)
     connections = frame.filter("flow")
     used = set(given["position"].to_list())
