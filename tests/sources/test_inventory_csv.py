@@ -83,6 +83,8 @@ def test_without_a_device_column_the_serial_is_the_device():
         ("IPProto,SrcIP,SrcPort,DstIp,DstPort,UID,App,PackageName", False),
         ("address,hwaddr,client_id,valid_lifetime,expire,subnet_id,hostname,state", False),
         ("device,user,src_ip,dst_ip,bytes", False),
+        ("device,uid,set,bucket_start_s,rx_bytes,tx_bytes", False),
+        ("time,device,uid,event", False),
         ('{"device": "x", "user": "y"}', False),
     ],
 )

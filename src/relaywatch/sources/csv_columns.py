@@ -38,16 +38,12 @@ SYNONYMS: Final[Mapping[str, frozenset[str]]] = {
 }
 """Column by the words that may head it. Case, spaces, underscores, hyphens and dots in headers are ignored."""
 
-_OF_EVENTS: Final = frozenset(
-    (
-        "src", "source", "srcip", "sourceip", "srcaddr", "sourceaddress", "srcport", "sourceport", "sport",
-        "dst", "dest", "destination", "dstip", "destip", "destinationip", "dstaddr", "dstport", "destport",
-        "destinationport", "dport", "remoteip", "remoteport", "localport", "ipproto", "proto", "protocol",
-        "bytes", "bytesin", "bytesout", "bytessent", "bytesrcvd", "bytesreceived", "packets", "packetsin", "packetsout",
-        "pktssent", "pktsrcvd", "action", "actiontype", "event", "eventtype", "eventid", "eventname", "method", "url",
-        "uri", "query", "validlifetime", "expire",
-    )
-)  # fmt: skip
+_OF_EVENTS: Final = re.compile(
+    r".*(?:bytes|octets|packets|pkts|bucket|duration|latency).*"
+    r"|(?:src|source|dst|dest|destination|remote|peer)(?:ip|ipaddress|addr|address|port|host)?|[sd]port|localport"
+    r"|ipproto|proto|protocol|transport|action|actiontype|event|eventtype|eventid|eventname|method|url|uri|query"
+    r"|validlifetime|expire"
+)
 """Headers of logs of connections or events, and of lease files: such a file is none of people's lists."""
 
 
@@ -56,7 +52,7 @@ def known_columns(names: Sequence[str]) -> dict[str, str] | None:
     found: dict[str, str] = {}
     for name in names:
         word = re.sub(r"[\s_.\-]", "", name.removeprefix("\ufeff")).lower()
-        if word in _OF_EVENTS:
+        if _OF_EVENTS.fullmatch(word):
             return None
         for column, words in SYNONYMS.items():
             if word in words:
