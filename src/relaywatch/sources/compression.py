@@ -41,9 +41,16 @@ def open_content(path: Path, progress: Callable[[int], None] | None = None, *, j
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise SourceError(path, "not a regular file.", remedy="Give a file or a folder of files.")
-        file = path.open("rb", buffering=0)
+        file = cast("BinaryIO", path.open("rb", buffering=0))
     except OSError as error:
         raise SourceError(path, f"cannot be opened: {error.strerror or error}.") from error
+    return content_of(file, path, progress, json_as_lines=json_as_lines)
+
+
+def content_of(
+    file: BinaryIO, path: Path, progress: Callable[[int], None] | None = None, *, json_as_lines: bool = True
+) -> BinaryIO:
+    """The content of what is stored in `file`, as open_content has it; path: its name in messages."""
     stored = _Stored(file, path, progress)
     content = _Content(stored, _bounded(_pieces(stored), stored))
     start = content.begin(PROBED_BYTES)
@@ -63,7 +70,7 @@ def read_head(path: Path, size: int = HEAD_BYTES) -> Head:
 class _Stored(io.RawIOBase):
     """The bytes on disk, counted as they are read."""
 
-    def __init__(self, file: io.FileIO, path: Path, progress: Callable[[int], None] | None) -> None:
+    def __init__(self, file: BinaryIO, path: Path, progress: Callable[[int], None] | None) -> None:
         self.path = path
         self.consumed = 0
         self._file = file

@@ -63,17 +63,17 @@ def _parsed(text: bytes) -> object:
 
 def _shape(start: bytes) -> tuple[str, bool] | None:
     """Where the records of a document are (ijson prefix), and whether they are enveloped; None: no JSON document."""
-    builder, whole = ijson.ObjectBuilder(), False
-    depth = 0
+    builder, whole, depth = ijson.ObjectBuilder(), False, 0
     try:
-        for _, event, value in ijson.parse(start, use_float=True):
+        for _, event, value in ijson.parse(start):
             depth += (event in ("start_map", "start_array")) - (event in ("end_map", "end_array"))
             if depth > DEEPEST:
-                return None
+                break
             builder.event(event, value)
-        whole = True
-    except (ijson.JSONError, ValueError):  # ValueError: no UTF-8, or a number of absurd length
-        pass
+        else:
+            whole = True
+    except (ijson.JSONError, ValueError):
+        pass  # cut off, no UTF-8, or a number of absurd length: the shape is told by what comes before
     value = getattr(builder, "value", None)
     if isinstance(value, list):
         return ("item", _envelope(value[0]) is not None) if value and isinstance(value[0], dict) else None
@@ -105,17 +105,17 @@ def _envelope(record: object) -> str | None:
     if isinstance(record.get("_raw"), str):
         return cast("str", record["_raw"])
     if isinstance(source := record.get("_source"), dict) and "_index" in record:
-        return json.dumps(source)
+        return json.dumps(source, default=float)
     if isinstance(record.get("message"), str) and record.keys() <= _AROUND:
         return cast("str", record["message"])
     return None
 
 
 def _line(record: object, *, wrapped: bool) -> bytes:
-    """One record as one line."""
+    """One record as one line; numbers with a fraction, which come as decimals, as floats."""
     text = _envelope(record) if wrapped else None
     if text is None:
-        return json.dumps(record, separators=(",", ":")).encode() + b"\n"
+        return json.dumps(record, separators=(",", ":"), default=float).encode() + b"\n"
     inner = text.strip().encode("utf-8", "replace")
     if b"\n" in inner:
         value = _parsed(inner)
@@ -137,7 +137,7 @@ def _laid_out(stream: BinaryIO, path: Path, prefix: str, *, wrapped: bool) -> It
     base = depth = 0
     begun = 0
     try:
-        for where, event, value in ijson.parse(stream, use_float=True, multiple_values=True):
+        for where, event, value in ijson.parse(stream, multiple_values=True):
             starts = event in ("start_map", "start_array")
             if builder is None and where == prefix and event not in ("end_map", "end_array"):
                 builder, base, begun = ijson.ObjectBuilder(), depth, 0

@@ -6,6 +6,8 @@ from typing import Final
 
 from relaywatch.sources.address_leases import DnsmasqLeases, KeaLeases, WindowsDhcp
 from relaywatch.sources.address_sessions import AssignmentsCsv, RadiusDetail
+from relaywatch.sources.android_dump import AndroidFolder, AndroidText, AndroidZip
+from relaywatch.sources.androidqf import AndroidQfPackages
 from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
@@ -27,11 +29,12 @@ from relaywatch.sources.zeek_dhcp import ZeekDhcp
 from relaywatch.sources.zeek_http import ZeekHttp
 from relaywatch.sources.zeek_tunnel import ZeekSocks, ZeekTunnel
 
-FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder())
+FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder(), AndroidFolder())
 """Formats of several files that belong together; asked first, each claims its files."""
 
 FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pcap(),
+    AndroidZip(),
     CanonicalParquet(),
     CanonicalNdjson(),
     IntrusionLogs(),
@@ -58,6 +61,8 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     WindowsDhcp(),
     RadiusDetail(),
     AssignmentsCsv(),
+    AndroidQfPackages(),
+    AndroidText(),
     InventoryCsv(),
 )
 """Formats of one file. Binary magic first, then the text formats, each with a header or key set of its own."""
