@@ -37,7 +37,8 @@ class DumpContext:
 
     device: the device's name; taken: when the dump was taken, us since epoch, None where it does not say; zone: of the
     device's local times (getprop persist.sys.timezone), UTC with zone_known False where it is not said; packages:
-    package names by app id (uid % 100000), several where apps share a uid; skew_bound_s: of its clock and stamping.
+    package names by app id (uid % 100000), several where apps share a uid; skew_bound_s: of its clock and stamping;
+    told: facts that a section gave already, as a dump lists some twice (dumpsys and its --checkin form).
     """
 
     device: str
@@ -46,6 +47,7 @@ class DumpContext:
     zone_known: bool = False
     packages: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     skew_bound_s: float = 2.0
+    told: set[tuple[object, ...]] = field(default_factory=set, compare=False)
 
     def package(self, uid: int) -> str | None:
         """The one package of a Linux uid; None where none or several have it."""

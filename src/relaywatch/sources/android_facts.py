@@ -1,0 +1,258 @@
+"""What parsers of Android sections share: rows and records of one section, intervals from events, uids and local times.
+
+A record is a line (or the first line of a block) that states a fact. Uids as UserHandle.formatUid writes them
+(frameworks/base, core/java/android/os/UserHandle.java).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from relaywatch.model.schemas import Observability, SignalKind
+from relaywatch.model.tables import Batch
+from relaywatch.sources.android_section import DumpContext, Section
+from relaywatch.sources.context_rows import ContextRows
+from relaywatch.sources.lines import shown
+from relaywatch.sources.reading import Reading
+
+USER_UIDS: Final = 100_000
+LAST_UID: Final = 2**31 - 1
+LAST_INSTANT: Final = 253_402_300_800_000_000
+"""End of the year 9999, us: no clock of a phone stands later."""
+UNKNOWN_ZONE_S: Final = 14 * 3600.0
+"""Furthest that a zone lies from UTC: the error of a local time whose zone is not known."""
+TOLD: Final = "told by an earlier list of the same dump"
+ENDS: Final = "ends what an earlier line began"
+UNDATED: Final = "the dump does not say when it was taken"
+_UID: Final = re.compile(r"(?:u(\d{1,5})([asi]))?(\d{1,10})\Z")
+_KIND_BASE: Final = {"a": 10_000, "s": 0, "i": 99_000}
+_SPAN: Final = re.compile(r"[+-]?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?\Z")
+_PACKAGE: Final = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*\Z")
+_PACKAGE_CHARACTERS: Final = 255
+
+
+def uid_number(text: str) -> int | None:
+    """Linux uid of "u0a82" (10082), "u11s1002", "u0i5" or "10082"; None where it is none."""
+    found = _UID.match(text)
+    if found is None:
+        return None
+    user, kind, number = found.groups()
+    uid = int(number) if kind is None else int(user) * USER_UIDS + _KIND_BASE[kind] + int(number)
+    return uid if uid <= LAST_UID else None
+
+
+def span_us(text: str) -> int | None:
+    """Length of "+3h06m26s806ms" in us, without its sign; None where it is none."""
+    found = _SPAN.match(text)
+    if found is None or not any(found.groups()):
+        return None
+    days, hours, minutes, seconds, millis = (int(part or 0) for part in found.groups())
+    return (((days * 24 + hours) * 60 + minutes) * 60 + seconds) * 1_000_000 + millis * 1000
+
+
+def package_name(text: str | None) -> str | None:
+    """The text where it can be a package's name; None for null, placeholders and anything else."""
+    if text is None or len(text) > _PACKAGE_CHARACTERS or text == "null" or not _PACKAGE.match(text):
+        return None
+    return text
+
+
+def local_us(text: str, layout: str, context: DumpContext) -> int | None:
+    """A device's local time written as `layout` (strptime), in us since epoch; None where it is none.
+
+    Of a layout without a year the year is the dump's, or the one before where that would lie after the dump.
+    """
+    try:
+        if "%Y" in layout:
+            return _epoch_us(datetime.strptime(text, layout).replace(tzinfo=context.zone))
+        if context.taken is None:
+            return None
+        taken = datetime.fromtimestamp(context.taken / 1e6, context.zone)
+        for year in (taken.year, taken.year - 1):
+            found = datetime.strptime(f"{year} {text}", f"%Y {layout}").replace(tzinfo=context.zone)
+            if found <= taken + timedelta(days=1):
+                return _epoch_us(found)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return None
+
+
+def _epoch_us(moment: datetime) -> int | None:
+    us = (moment.astimezone(UTC) - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return us if 0 <= us < LAST_INSTANT else None
+
+
+class SectionFacts:
+    """Rows of one section with its provenance, and the account of its records. Lines are given by index from 0."""
+
+    def __init__(self, section: Section, context: DumpContext, reading: Reading) -> None:
+        self.context = context
+        self._section = section
+        self._reading = reading
+        self._rows = ContextRows(Path(section.source), "device", context.skew_bound_s)
+        self._app_ids = {name: app for app, names in context.packages.items() for name in names}
+        self._with_rows: set[int] = set()
+        self._without: dict[int, str] = {}
+
+    def local_skew_s(self, stamp_s: float) -> float:
+        """Skew bound of a local time that is written to so many seconds."""
+        return self.context.skew_bound_s + stamp_s + (0.0 if self.context.zone_known else UNKNOWN_ZONE_S)
+
+    def uid(self, package: str | None, user: int = 0) -> int | None:
+        """Linux uid of a package for an Android user; None where the dump does not say."""
+        app = self._app_ids.get(package) if package is not None else None
+        uid = None if app is None else user * USER_UIDS + app
+        return uid if uid is not None and 0 <= uid <= LAST_UID else None
+
+    def signal(
+        self,
+        line: int,
+        kind: SignalKind,
+        start: int | None,
+        *,
+        end: int | None = None,
+        package: str | None = None,
+        uid: int | None = None,
+        detail: str | None = None,
+        observability: Observability = Observability.OBSERVED,
+        skew_s: float | None = None,
+    ) -> None:
+        """One signal; left where it cannot be dated, or where the dump told it before."""
+        if start is None:
+            self.left(line, UNDATED)
+            return
+        fact = (self._device, kind, package, uid, detail, start // 1_000_000, end and end // 1_000_000)
+        if fact in self.context.told:
+            self.left(line, TOLD)
+            return
+        self.context.told.add(fact)
+        self._add("signals", line, {
+            "kind": int(kind), "start_time": start, "end_time": end, "observability": int(observability),
+            "android_package": package, "android_uid": uid, "detail": detail,
+        } | ({} if skew_s is None else {"clock_skew_bound_s": skew_s}))  # fmt: skip
+
+    @property
+    def _device(self) -> str:
+        return self._reading.device or self.context.device
+
+    def inventory(self, line: int, **values: Any) -> None:  # noqa: ANN401 - any column
+        """One row of the inventory."""
+        self._add("inventory", line, values)
+
+    def _add(self, table: Any, line: int, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - a table's name
+        self._rows.add(table, self._section.first_line + line, self._device, **values)
+        self._with_rows.add(line)
+
+    def left(self, line: int, reason: str) -> None:
+        """The line is a sound record without a row of its own."""
+        self._without.setdefault(line, reason)
+
+    def damaged(self, line: int, what: str, value: object) -> None:
+        """The line is a record that cannot be read."""
+        self._reading.tally.met(1)
+        where = f"line {self._section.first_line + line}"
+        self._reading.quarantine.add(self._section.source, where, f"{what}: {shown(value)} is not a valid value")
+
+    def batches(self) -> list[Batch]:
+        """All rows; counts the section's records."""
+        tally, found = self._reading.tally, self._rows.batches()
+        tally.met(len(self._with_rows | self._without.keys()))
+        tally.gave(found)
+        for line, reason in self._without.items():
+            if line not in self._with_rows:
+                tally.left(reason, 1)
+        return found
+
+
+@dataclass(slots=True)
+class _Open:
+    """An interval that has begun. parts: what keeps it open, as several activities of one package."""
+
+    line: int
+    start: int
+    parts: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose interval it is, and of which kind."""
+
+    kind: SignalKind
+    package: str | None = None
+    uid: int | None = None
+    detail: str | None = None
+
+
+class Intervals:
+    """Makes intervals of events that begin and end things. Times in us since epoch, in order.
+
+    span_start: begin of what the list covers: from there an end without a begin counts, inferred.
+    """
+
+    def __init__(self, facts: SectionFacts, span_start: int | None, skew_s: Callable[[], float]) -> None:
+        self._facts = facts
+        self._span_start = span_start
+        self._skew_s = skew_s
+        self._open: dict[Subject, _Open] = {}
+        self._known: set[tuple[Subject, str]] = set()
+
+    def begin(self, line: int, subject: Subject, time: int, part: str = "") -> None:
+        """The subject's interval begins, or a further part keeps it open."""
+        self._known.add((subject, part))
+        running = self._open.get(subject)
+        if running is None:
+            self._open[subject] = _Open(line, time, {part})
+        else:
+            running.parts.add(part)
+            self._facts.left(line, "continues what an earlier line began")
+
+    def end(self, line: int, subject: Subject, time: int, part: str = "") -> None:
+        """A part ends; the interval with its last one. An end of what was never begun began before the list."""
+        running = self._open.get(subject)
+        if running is not None:
+            running.parts.discard(part)
+            self._facts.left(line, ENDS)
+            if not running.parts:
+                del self._open[subject]
+                self._give(subject, running, time)
+        elif (subject, part) in self._known or self._span_start is None:
+            self._facts.left(line, ENDS)
+        else:
+            start = min(self._span_start, time)
+            self._facts.signal(
+                line, subject.kind, start, end=time, package=subject.package, uid=subject.uid, detail=subject.detail,
+                observability=Observability.INFERRED, skew_s=self._skew_s(),
+            )  # fmt: skip
+        self._known.add((subject, part))
+
+    def open_of(self, kind: SignalKind) -> list[Subject]:
+        """Subjects of a kind whose interval is open."""
+        return [subject for subject in self._open if subject.kind == kind]
+
+    def close(self, subjects: Iterable[Subject], time: int) -> None:
+        """These end together, as all do when the device shuts down."""
+        for subject in list(subjects):
+            running = self._open.pop(subject, None)
+            if running is not None:
+                self._give(subject, running, max(time, running.start))
+
+    def close_all(self, time: int) -> None:
+        """Everything ends; what comes later has begun anew."""
+        self.close(list(self._open), time)
+
+    def finish(self) -> None:
+        """What is open at the list's end has no end."""
+        for subject, running in self._open.items():
+            self._give(subject, running, None)
+        self._open.clear()
+
+    def _give(self, subject: Subject, running: _Open, end: int | None) -> None:
+        self._facts.signal(
+            running.line, subject.kind, running.start, end=end, package=subject.package, uid=subject.uid,
+            detail=subject.detail, skew_s=self._skew_s(),
+        )  # fmt: skip
