@@ -70,7 +70,7 @@ def section_name(title: str, command: str) -> str:
 def name_of(first_lines: Iterable[str]) -> str | None:
     """The section that a file without headings is, by its first lines; None where it is none that is known."""
     for line in first_lines:
-        if not line.strip() or _TIME_LINE.fullmatch(line):
+        if not line.strip() or line.startswith("#") or _TIME_LINE.fullmatch(line):
             continue
         return next((name for begin, name in _FIRST_LINES if begin.match(line)), None)
     return None
@@ -184,7 +184,7 @@ def _zone(name: str) -> tzinfo | None:
         return None
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError):
+    except (KeyError, ValueError, OSError):
         return None
 
 

@@ -47,7 +47,8 @@ _KERNEL_STATES: Final = {
     8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
 }  # fmt: skip
 _NETSTAT: Final = re.compile(
-    r"(tcp6?|udp6?|udplite|raw6?|icmp)\s+\d+\s+\d+\s+(\S+)\s+(\S+)(?:\s+([A-Z][A-Z_0-9]+))?(?:\s+(\w+)\s+\d+\s+\S.*)?\s*",
+    r"(tcp6?|udp6?|udplite|raw6?|icmp)\s+\d+\s+\d+\s+(\S+)\s+(\S+)"
+    r"(?:\s+([A-Z][A-Z_0-9]+|\d{1,2}(?=\s+\w+\s+\d+\s)))?(?:\s+(\w+)\s+\d+\s+\S.*)?\s*",
     re.ASCII,
 )
 _SS: Final = re.compile(

@@ -16,6 +16,7 @@ from relaywatch.outputs.telemetry.management_logs import write_management_api
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
+from relaywatch.outputs.telemetry.socket_polls import write_socket_polls
 from relaywatch.outputs.telemetry.zeek_logs import write_zeek
 
 
@@ -40,6 +41,8 @@ class ExportFormat(StrEnum):
     """Android's intrusion logs: dialled TCP connects and name look-ups with the app; no bytes, no accepted session."""
     MANAGEMENT_API = "management-api"
     """The Android Management API's usage logs: connects, name look-ups, process starts, keyguard; with the app."""
+    SOCKET_POLLS = "socket-polls"
+    """A phone's socket tables, one every five seconds: who owns and who listens; what falls between is not seen."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -51,6 +54,7 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.INVENTORY_CSV: write_inventory_csv,
     ExportFormat.DHCP_LEASES: write_dhcp_leases,
     ExportFormat.MANAGEMENT_API: write_management_api,
+    ExportFormat.SOCKET_POLLS: write_socket_polls,
     ExportFormat.INTRUSION_LOGS: write_intrusion_logs,
 }
 
