@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from relaywatch.sources.columns import LAST_SECOND
 
 UNZONED_S: Final = 14 * 3600.0
 """How far a time without a zone can be from UTC: offsets reach +14:00."""
+
+LONGEST_NAME: Final = 64
+"""No MAC or IP address is written in more characters."""
 
 _NOTHING: Final = frozenset(
     {"", "0", "-", "n/a", "na", "none", "null", "<null>", "unknown", "undefined", "not available", "unavailable"}
@@ -45,7 +49,13 @@ def said(value: object) -> str | None:
 
 def mac_address(value: object) -> str | None:
     """A MAC in lower case with colons, however it is grouped; None where it is none, or only a placeholder."""
-    digits = re.sub(r"[:.\-\s]", "", str(value)) if value is not None else ""
+    text = str(value) if value is not None else ""
+    return _mac(text) if 12 <= len(text) <= LONGEST_NAME else None
+
+
+@lru_cache(maxsize=1 << 15)
+def _mac(text: str) -> str | None:
+    digits = re.sub(r"[:.\-\s]", "", text)
     if not re.fullmatch(r"[0-9A-Fa-f]{12}", digits) or digits in _NO_MAC:
         return None
     return ":".join(digits[at : at + 2] for at in range(0, 12, 2)).lower()

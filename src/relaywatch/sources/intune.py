@@ -34,7 +34,7 @@ from relaywatch.sources.reading import Head, Reading
 SKEW_BOUND_S: Final = 60.0
 """The service's clock; an inventory holds no times that matter more finely."""
 DEVICES_OF_AN_APP: Final = 100_000
-_CATEGORIES: Final = ("Devices", "DeviceComplianceOrg", "OperationalLogs", "AuditLogs")
+_CATEGORIES: Final = ("Devices", "IntuneDevices", "DeviceComplianceOrg", "OperationalLogs", "AuditLogs")
 _ACCOUNT: Final = ("IntuneAccountId", "AuditEventId")
 """What tells Intune's properties from those of other services with such categories."""
 

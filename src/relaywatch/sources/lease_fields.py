@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from relaywatch.sources.columns import canonical_address
+from relaywatch.sources.columns import LAST_SECOND, canonical_address
 from relaywatch.sources.context_feed import DamagedRecord
-from relaywatch.sources.device_names import instant, mac_address
+from relaywatch.sources.device_names import LONGEST_NAME, mac_address
 from relaywatch.sources.lines import counted_blocks, shown
 from relaywatch.sources.reading import Reading
 
 SKEW_BOUND_S: Final = 5.0
 """A server's clock under NTP, and the second to which leases are written."""
+_FIRST_SECOND: Final = 365 * 86_400
+"""Clocks that were never set count from 1970."""
 
 
 def mac_of_duid(text: object) -> str | None:
@@ -36,10 +39,15 @@ def numbered_lines(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[t
 
 def leased_address(text: str) -> str:
     """The address in canonical form; raises DamagedRecord where it is none."""
-    address = canonical_address(text.strip())
+    address = _canonical(text) if len(text) <= LONGEST_NAME else None
     if address is None:
         raise DamagedRecord(f"{shown(text)} is no address")
     return address
+
+
+@lru_cache(maxsize=1 << 15)
+def _canonical(text: str) -> str | None:
+    return canonical_address(text.strip())
 
 
 def whole_number(record: Mapping[str, str], name: str) -> int:
@@ -51,10 +59,9 @@ def whole_number(record: Mapping[str, str], name: str) -> int:
 
 
 def epoch_seconds(seconds: int | None) -> int | None:
-    """Epoch seconds as microseconds; raises DamagedRecord where they are no time."""
+    """Epoch seconds as microseconds; raises DamagedRecord where they are no time of this era."""
     if seconds is None:
         return None
-    at = instant(str(seconds).zfill(9)) if seconds >= 0 else None
-    if at is None:
+    if not _FIRST_SECOND <= seconds < LAST_SECOND:
         raise DamagedRecord(f"{seconds} is no time")
-    return at.us
+    return seconds * 1_000_000

@@ -17,6 +17,8 @@ from relaywatch.sources.reading import Reading
 
 ADDRESSES_HELD: Final = 200_000
 """Assignments that can still be renewed; beyond, the oldest is given as it stands."""
+NAMES_TOLD: Final = 200_000
+"""Names of holders told already; beyond, some are told again."""
 _RENEWS: Final = "renews or ends an assignment that another record began"
 
 
@@ -62,12 +64,13 @@ class _Assignment:
 class Assignments:
     """The assignments of one file, and the rows of those that are over."""
 
-    __slots__ = ("_current", "_reading", "_rows")
+    __slots__ = ("_current", "_reading", "_rows", "_told")
 
     def __init__(self, rows: ContextRows, reading: Reading) -> None:
         self._rows = rows
         self._reading = reading
         self._current: dict[str, _Assignment] = {}
+        self._told: set[tuple[str, IdentifierKind, str]] = set()
 
     def granted(
         self,
@@ -150,13 +153,17 @@ class Assignments:
 
     def _give(self, address: str, given: _Assignment) -> None:
         """The interval's row, and a row for each further name of its holder."""
+        if len(self._told) > NAMES_TOLD:
+            self._told.clear()
         holder, uid, position = given.holder, given.holder.uid, given.position
         times: dict[str, Any] = {"valid_from": given.begin, "valid_to": given.end}
         if given.skew_bound_s is not None:
             times["clock_skew_bound_s"] = given.skew_bound_s
         self._rows.name(position, uid, IdentifierKind.IP, address, user_name=holder.user, detail=holder.detail, **times)
-        self._rows.name(position, uid, IdentifierKind.MAC, holder.mac)
-        self._rows.name(position, uid, IdentifierKind.HOSTNAME, holder.hostname)
+        for kind, name in ((IdentifierKind.MAC, holder.mac), (IdentifierKind.HOSTNAME, holder.hostname)):
+            if name is not None and (uid, kind, name) not in self._told:
+                self._told.add((uid, kind, name))
+                self._rows.name(position, uid, kind, name)
 
 
 def _learn(known: Holder, told: Holder) -> None:
