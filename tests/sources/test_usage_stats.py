@@ -88,7 +88,7 @@ def test_what_dumpsys_and_its_checkin_both_list_is_given_once() -> None:
     again, reading = parsed(usage_stats, PRETTY, within=both)
     assert first
     assert not again
-    assert reading.tally.unused["told by an earlier list of the same dump"] == len(first)
+    assert reading.tally.unused["told elsewhere in the same dump"] == len(first)
 
 
 def test_a_crash_ends_everything_at_the_last_event_before_it() -> None:

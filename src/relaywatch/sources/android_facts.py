@@ -22,11 +22,14 @@ from relaywatch.sources.reading import Reading
 
 USER_UIDS: Final = 100_000
 LAST_UID: Final = 2**31 - 1
+SECOND_US: Final = 1_000_000
 LAST_INSTANT: Final = 253_402_300_800_000_000
 """End of the year 9999, us: no clock of a phone stands later."""
 UNKNOWN_ZONE_S: Final = 14 * 3600.0
 """Furthest that a zone lies from UTC: the error of a local time whose zone is not known."""
-TOLD: Final = "told by an earlier list of the same dump"
+CLOCK_SKEW_S: Final = 2.0
+"""A phone's own clock against the true time, as long as it is set by a network."""
+TOLD: Final = "told elsewhere in the same dump"
 ENDS: Final = "ends what an earlier line began"
 UNDATED: Final = "the dump does not say when it was taken"
 _UID: Final = re.compile(r"(?:u(\d{1,5})([asi]))?(\d{1,10})\Z")
@@ -87,6 +90,10 @@ def _epoch_us(moment: datetime) -> int | None:
     return us if 0 <= us < LAST_INSTANT else None
 
 
+def _second(us: Any) -> int | None:  # noqa: ANN401 - an instant, or None
+    return None if us is None else int(us) // SECOND_US
+
+
 class SectionFacts:
     """Rows of one section with its provenance, and the account of its records. Lines are given by index from 0."""
 
@@ -98,10 +105,16 @@ class SectionFacts:
         self._app_ids = {name: app for app, names in context.packages.items() for name in names}
         self._with_rows: set[int] = set()
         self._without: dict[int, str] = {}
+        self._own: set[tuple[object, ...]] = set()
 
     def local_skew_s(self, stamp_s: float) -> float:
         """Skew bound of a local time that is written to so many seconds."""
-        return self.context.skew_bound_s + stamp_s + (0.0 if self.context.zone_known else UNKNOWN_ZONE_S)
+        unknown = 0.0 if self.context.zone_known else UNKNOWN_ZONE_S
+        return max(self.context.skew_bound_s, unknown) + stamp_s
+
+    def epoch_skew_s(self, stamp_s: float) -> float:
+        """Skew bound of a time since epoch, to which the zone does not matter, written to so many seconds."""
+        return (self.context.skew_bound_s if self.context.zone_known else CLOCK_SKEW_S) + stamp_s
 
     def uid(self, package: str | None, user: int = 0) -> int | None:
         """Linux uid of a package for an Android user; None where the dump does not say."""
@@ -126,15 +139,21 @@ class SectionFacts:
         if start is None:
             self.left(line, UNDATED)
             return
-        fact = (self._device, kind, package, uid, detail, start // 1_000_000, end and end // 1_000_000)
-        if fact in self.context.told:
+        subject = (self._device, kind, package, uid, detail)
+        if (*subject, start, end) in self._own or self._told(subject, start, end):
             self.left(line, TOLD)
             return
-        self.context.told.add(fact)
+        self._own.add((*subject, start, end))
         self._add("signals", line, {
             "kind": int(kind), "start_time": start, "end_time": end, "observability": int(observability),
             "android_package": package, "android_uid": uid, "detail": detail,
         } | ({} if skew_s is None else {"clock_skew_bound_s": skew_s}))  # fmt: skip
+
+    def _told(self, subject: tuple[object, ...], start: int, end: int | None) -> bool:
+        """Whether another section gave the fact: one form of a list rounds to seconds, the other does not."""
+        starts = range(start // SECOND_US - 1, start // SECOND_US + 2)
+        ends = (None,) if end is None else range(end // SECOND_US - 1, end // SECOND_US + 2)
+        return any((*subject, first, last) in self.context.told for first in starts for last in ends)
 
     @property
     def _device(self) -> str:
@@ -160,6 +179,8 @@ class SectionFacts:
 
     def batches(self) -> list[Batch]:
         """All rows; counts the section's records."""
+        for *subject, start, end in self._own:
+            self.context.told.add((*subject, _second(start), _second(end)))
         tally, found = self._reading.tally, self._rows.batches()
         tally.met(len(self._with_rows | self._without.keys()))
         tally.gave(found)

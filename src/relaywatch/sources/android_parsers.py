@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from relaywatch.sources.android_section import SectionParser
+from relaywatch.sources.battery_history import battery_history
+from relaywatch.sources.event_log import event_log
 from relaywatch.sources.socket_tables import parse_sockets
+from relaywatch.sources.usage_stats import usage_stats
 
 PARSERS: Final[Mapping[str, SectionParser]] = {
     "netstat": parse_sockets,
@@ -17,5 +20,9 @@ PARSERS: Final[Mapping[str, SectionParser]] = {
     "udp6": parse_sockets,
     "raw": parse_sockets,
     "raw6": parse_sockets,
+    "usagestats": usage_stats,
+    "batterystats": battery_history,
+    "logcat events": event_log,
+    "logcat": event_log,
 }
 """By the section's name: a dumpsys service, a command's word, or a file of /proc/net."""

@@ -63,7 +63,7 @@ def event_log(section: Section, context: DumpContext, reading: Reading) -> Itera
             facts.left(line, "its year is not known, as the dump does not say when it was taken")
         else:
             facts.damaged(line, "time", found["date"] or found["epoch"])
-    skew_s = facts.local_skew_s(STAMP_S) if local else context.skew_bound_s + STAMP_S
+    skew_s = facts.local_skew_s(STAMP_S) if local else facts.epoch_skew_s(STAMP_S)
     intervals = Intervals(facts, None, lambda: skew_s)
     for event in events:
         _give(event, facts, intervals, skew_s)

@@ -162,7 +162,7 @@ def _event(line: int, match: re.Match[str], context: DumpContext, facts: Section
 def _give(found: _List, facts: SectionFacts) -> None:
     """The signals of one list."""
     events = sorted(found.events, key=lambda event: event.time)
-    skew_s = facts.local_skew_s(PRETTY_STAMP_S) if found.local else facts.context.skew_bound_s + CHECKIN_STAMP_S
+    skew_s = facts.local_skew_s(PRETTY_STAMP_S) if found.local else facts.epoch_skew_s(CHECKIN_STAMP_S)
     start = found.start if found.start is not None else events[0].time
     intervals = Intervals(facts, min(start, events[0].time), lambda: skew_s)
     previous = events[0].time
