@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -129,13 +130,19 @@ def _cast(values: pa.Array, field: pa.Field) -> pa.Array:
     if values.null_count == len(values):
         return pa.nulls(len(values), field.type)
     if field.type == TEXT:
-        return as_dictionary(values, canonical_addresses if field.name in ADDRESSES else None)
+        return _as_addresses(values) if field.name in ADDRESSES else values.dictionary_encode()
     if pa.types.is_timestamp(field.type):
         return pa.concat_arrays(cast_halves(values, field))
     if pa.types.is_floating(field.type):
-        finite = pc.is_finite(values)
-        return pc.if_else(finite, values, None).cast(field.type, safe=False)
+        return values.cast(field.type, safe=False)
     return values
+
+
+def _as_addresses(values: pa.Array) -> pa.DictionaryArray:
+    """Addresses as their canonical text; null where one has none."""
+    encoded = values.dictionary_encode()
+    entries = pl.Series(encoded.dictionary)
+    return encoded if canonical_addresses(entries) is entries else as_dictionary(values, canonical_addresses)
 
 
 def _by_line(
@@ -177,13 +184,9 @@ def _plain(kind: pa.DataType) -> pa.DataType:
     return pa.int64() if pa.types.is_timestamp(kind) else kind
 
 
-def _reject_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
-
-
 def _table_record(line: bytes) -> tuple[TableName, dict[str, Any]] | None:
     try:
-        record = json.loads(line, parse_constant=_reject_constant)
+        record = json.loads(line)
     except (ValueError, RecursionError):
         return None
     if not isinstance(record, dict) or "device_uid" not in record:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO, Final, cast
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.json as pajson
 
 from relaywatch.sources.lines import Block, counted_blocks, shown
@@ -27,7 +27,6 @@ FEWEST_AT_ONCE: Final = 64
 """Lines of a block that are taken one by one rather than halved again."""
 PROBED_RECORDS: Final = 20
 _LARGEST: Final = 2**63 - 1
-_NO_NUMBER: Final = re.compile(rb"[:,\[][ \t\r]*-?(?:NaN|Inf)")
 
 
 def first_records(head: Head) -> list[dict[str, Any]]:
@@ -92,7 +91,7 @@ def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table 
 
 
 def _regular(block: Block) -> int:
-    """How many lines, if each begins and ends as one object does, all UTF-8 and no NaN: Arrow does not check these.
+    """How many lines, if each begins and ends as one object does and all is UTF-8, which Arrow does not check.
 
     0: one does not.
     """
@@ -105,8 +104,6 @@ def _regular(block: Block) -> int:
     if (last == ord("\r")).any():
         last = np.where(last == ord("\r"), octets[ends - 2], last)
     if (last != ord("}")).any() or (octets[ends[:-1] + 1] != ord("{")).any():
-        return 0
-    if (b"NaN" in content or b"Inf" in content) and _NO_NUMBER.search(content):
         return 0
     try:
         sound = content.isascii() or bool(content.decode())
@@ -125,7 +122,27 @@ def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
         )
     except pa.ArrowException:
         return None
-    return table if table.num_rows == lines else None
+    if table.num_rows != lines or not all(_finite(column) for column in table.columns):
+        return None
+    return table
+
+
+def _finite(values: pa.ChunkedArray | pa.Array) -> bool:
+    """Whether no number in the column is NaN or infinite, which Arrow takes though JSON has none."""
+    kind = values.type
+    if isinstance(values, pa.ChunkedArray):
+        return not _holds_floats(kind) or all(_finite(chunk) for chunk in values.chunks)
+    if pa.types.is_struct(kind):
+        return all(_finite(part) for part in values.flatten() if _holds_floats(part.type))
+    if pa.types.is_list(kind):
+        return _finite(values.flatten())
+    return not pa.types.is_floating(kind) or pc.all(pc.is_finite(values)).as_py() is not False
+
+
+def _holds_floats(kind: pa.DataType) -> bool:
+    if pa.types.is_list(kind):
+        return _holds_floats(kind.value_type)
+    return any(_holds_floats(field.type) for field in kind) if pa.types.is_struct(kind) else pa.types.is_floating(kind)
 
 
 def _one_by_one(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.Table:
@@ -135,17 +152,13 @@ def _one_by_one(block: Block, schema: pa.Schema, path: Path, reading: Reading) -
             continue
         reading.tally.met(1)
         try:
-            record = json.loads(line, parse_constant=_no_constant)
+            record = json.loads(line)
             if not isinstance(record, dict):
                 raise ValueError("no JSON object")  # noqa: TRY301, TRY004 - the one place that knows the line
             rows.append({f.name: _fitted(record.get(f.name), f.type, f.name) for f in schema} | {"position": number})
         except (ValueError, RecursionError) as error:
             reading.quarantine.add(str(path), f"line {number}", f"no JSON record ({shown(error)})")
     return pa.Table.from_pylist(rows, schema.append(pa.field("position", pa.int64())))
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
 
 
 def _fitted(value: object, kind: pa.DataType, where: str) -> Any:  # noqa: ANN401 - whatever the field holds
@@ -163,7 +176,7 @@ def _fitted(value: object, kind: pa.DataType, where: str) -> Any:  # noqa: ANN40
     if isinstance(value, (dict, list)):
         raise ValueError(f"{where} holds an object where a value is expected")  # noqa: TRY004 - bad data, not a bad call
     if pa.types.is_string(kind):
-        return _as_text(value)
+        return _as_text(value, where)
     if pa.types.is_boolean(kind):
         if not isinstance(value, bool):
             raise ValueError(f"{where}: {shown(value)} is not true or false")
@@ -171,7 +184,9 @@ def _fitted(value: object, kind: pa.DataType, where: str) -> Any:  # noqa: ANN40
     return _as_number(value, kind, where)
 
 
-def _as_text(value: object) -> str:
+def _as_text(value: object, where: str) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{where}: {value} is no JSON number")
     text = str(value).lower() if isinstance(value, bool) else str(value)
     text.encode()  # a lone surrogate is no text
     return text

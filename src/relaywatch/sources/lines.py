@@ -62,7 +62,7 @@ def blocks(stream: BinaryIO, path: Path, quarantine: Quarantine, *, block_bytes:
         rest = data[cut:]
         if cut:
             yield from _bounded(Block(line, data[:cut]), path, quarantine)
-            line += data.count(b"\n", 0, cut)
+            line += int(np.count_nonzero(np.frombuffer(data, np.uint8, cut) == ord("\n")))
         if len(rest) > LINE_BYTES:
             quarantine.add(str(path), f"line {line}", f"longer than {LINE_BYTES} bytes")
             rest, skipping = b"", True
