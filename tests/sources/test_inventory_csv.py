@@ -116,6 +116,21 @@ def test_damaged_lines_are_put_aside_and_counted(tmp_path):
     assert sum(part.rows.num_rows for part in rows) == 2
 
 
+def test_a_stray_quote_costs_its_own_line_only():
+    content = b'device,user\nd1,"ana\nd2,bo\nd3,di\n'
+    rows, quarantine = read_bytes(InventoryCsv(), content)
+    assert [q.position for q in quarantine.records] == ["line 2"]
+    assert [(row["device_uid"], row["user_name"]) for row in rows["inventory"]] == [("d2", "bo"), ("d3", "di")]
+
+
+def test_a_quoted_field_may_hold_delimiters_quotes_and_line_ends():
+    rows = read(b'device,user,detail\nd1,"cy ""x"", y","two\r\nlines"\nd2,di,\n')
+    assert [(row["device_uid"], row["user_name"], row["position"]) for row in rows] == [
+        ("d1", 'cy "x", y', 2),
+        ("d2", "di", 4),
+    ]
+
+
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, categories=("L", "N")), min_size=3, max_size=12)
 VALUES = st.fixed_dictionaries(
     {

@@ -139,15 +139,16 @@ class WindowsDhcp:
     @staticmethod
     def fits(head: Head) -> bool:
         """The log's header of columns is among the first lines."""
-        return any(_WINDOWS.match(line) for line in head.content[:_HEAD].split(b"\n"))
+        return any(_WINDOWS.match(line) for line in head.content[:_HEAD].decode("latin-1").split("\n"))
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each interval, and its holder's names."""
         assignments = Assignments(ContextRows(path, "sensor", UNZONED_S), reading)
         begun = False
         for position, line in numbered_lines(path, stream, reading):
-            if not begun or _WINDOWS.match(line.encode()):
-                begun = begun or _WINDOWS.match(line.encode()) is not None
+            header = _WINDOWS.match(line) is not None
+            if header or not begun:
+                begun = begun or header
                 continue  # the preamble that explains the columns, no record
             reading.tally.met(1)
             try:
@@ -161,7 +162,7 @@ class WindowsDhcp:
         yield from assignments.rest()
 
 
-_WINDOWS: Final = re.compile(rb"\s*ID,\s?Date,\s?Time,\s?Description,\s?IP Address,\s?Host Name,\s?MAC Address", re.I)
+_WINDOWS: Final = re.compile(r"\s*ID,\s?Date,\s?Time,\s?Description,\s?IP Address,\s?Host Name,\s?MAC Address", re.I)
 _GRANTS: Final = frozenset({10, 11, 20, 21})
 _ENDS: Final = frozenset({12, 16, 17, 18})
 

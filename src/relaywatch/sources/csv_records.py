@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import csv
 import itertools
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from relaywatch.sources.lines import counted_blocks, shown
+from relaywatch.sources.lines import counted_blocks
 from relaywatch.sources.reading import Head, Reading
 
 DELIMITERS: Final = (",", ";", "\t")
+LINES_PER_RECORD: Final = 1000
+"""A quoted field holds some dozen lines at most."""
+TIMES_AGAIN: Final = 1000
+"""Records of several lines whose lines are read again; bounds the work that stray quotes make."""
 HEADER_BYTES: Final = 16_384
 """A longer first line is no header."""
 
@@ -43,59 +48,78 @@ def records(
     """Each record after the header as its first line's number and its fields by the header's names.
 
     delimiter: None: the one that splits the header most. Counts the records in the reading's tally; those with another
-    number of fields go to quarantine, as does a field that never ends. Empty lines are no records.
+    number of fields go to quarantine. A quote that never ends costs its own line only. Empty lines are no records.
     """
     lines = _Lines(stream, path, reading)
     if delimiter is None:
         delimiter = max(DELIMITERS, key=lines.peek().count)
     names: list[str] | None = None
     while True:
-        lines.first = 0
         try:
             for fields in csv.reader(lines, delimiter=delimiter):
-                first, lines.first = lines.first, 0
                 if names is None:
                     names = [fields[0].removeprefix("\ufeff"), *fields[1:]] if fields else []
-                    continue
-                if not any(fields):
-                    continue
-                reading.tally.met(1)
-                if len(fields) == len(names):
-                    yield first, dict(zip(names, fields, strict=True))
-                else:
-                    reason = f"{len(fields)} fields where the header names {len(names)}"
-                    reading.quarantine.add(str(path), f"line {first}", reason)
+                elif any(fields):
+                    record = _record(names, fields)
+                    reading.tally.met(1)
+                    yield lines.first, record
+                lines.done()
         except csv.Error as error:
             reading.tally.met(1)
-            reading.quarantine.add(str(path), f"line {max(lines.first, 1)}", f"no CSV record ({shown(error)})")
+            reading.quarantine.add(str(path), f"line {lines.first}", str(error))
+            lines.again()
             continue
         return
 
 
-class _Lines:
-    """The text lines of the stream; `first` is the number of the first line taken since it was set to 0."""
+def _record(names: list[str], fields: list[str]) -> dict[str, str]:
+    if len(fields) != len(names):
+        raise csv.Error(f"{len(fields)} fields where the header names {len(names)}")
+    return dict(zip(names, fields, strict=True))
 
-    __slots__ = ("_each", "first")
+
+class _Lines:
+    """The text lines of the stream; those of the present record can be read again."""
+
+    __slots__ = ("_again", "_ahead", "_source", "_taken")
 
     def __init__(self, stream: BinaryIO, path: Path, reading: Reading) -> None:
-        self.first = 0
-        self._each: Iterator[tuple[int, str]] = _numbered(stream, path, reading)
+        self._source = _numbered(stream, path, reading)
+        self._ahead: deque[tuple[int, str]] = deque()
+        self._taken: list[tuple[int, str]] = []
+        self._again = 0
 
     def __iter__(self) -> Iterator[str]:
         return self
 
+    def __next__(self) -> str:
+        if len(self._taken) >= LINES_PER_RECORD:
+            raise csv.Error(f"a record of more than {LINES_PER_RECORD} lines")
+        entry = self._ahead.popleft() if self._ahead else next(self._source)
+        self._taken.append(entry)
+        return entry[1]
+
+    @property
+    def first(self) -> int:
+        """The number of the first line of the present record."""
+        return self._taken[0][0] if self._taken else 1
+
     def peek(self) -> str:
         """The next line, which is still to come; empty at the end."""
-        ahead = next(self._each, None)
-        if ahead is None:
-            return ""
-        self._each = itertools.chain([ahead], self._each)
-        return ahead[1]
+        if not self._ahead:
+            self._ahead.extend(itertools.islice(self._source, 1))
+        return self._ahead[0][1] if self._ahead else ""
 
-    def __next__(self) -> str:
-        number, line = next(self._each)
-        self.first = self.first or number
-        return line
+    def done(self) -> None:
+        """The present record is over."""
+        self._taken.clear()
+
+    def again(self) -> None:
+        """All lines of the present record but the first are still to come, where that has not happened too often."""
+        if len(self._taken) > 1 and self._again < TIMES_AGAIN:
+            self._again += 1
+            self._ahead.extendleft(reversed(self._taken[1:]))
+        self._taken.clear()
 
 
 def _numbered(stream: BinaryIO, path: Path, reading: Reading) -> Iterator[tuple[int, str]]:
