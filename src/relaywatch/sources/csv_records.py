@@ -56,7 +56,7 @@ def records(
     names: list[str] | None = None
     while True:
         try:
-            for fields in csv.reader(lines, delimiter=delimiter):
+            for fields in csv.reader(lines, delimiter=delimiter, strict=True):
                 if names is None:
                     names = [fields[0].removeprefix("\ufeff"), *fields[1:]] if fields else []
                 elif any(fields):
