@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from relaywatch.sources.activity_state import activity_state, network_policy
 from relaywatch.sources.android_section import SectionParser
 from relaywatch.sources.battery_history import battery_history
 from relaywatch.sources.event_log import event_log
@@ -21,6 +22,9 @@ PARSERS: Final[Mapping[str, SectionParser]] = {
     "raw": parse_sockets,
     "raw6": parse_sockets,
     "usagestats": usage_stats,
+    "netpolicy": network_policy,
+    "activity_task": activity_state,
+    "activity": activity_state,
     "batterystats": battery_history,
     "logcat events": event_log,
     "logcat": event_log,
