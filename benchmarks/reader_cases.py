@@ -22,6 +22,7 @@ BINARY: Final = {"parquet", "pcapdroid-pcap", "perfetto", "netstats-binary", "ne
 """Export formats that are not read by the line."""
 INVENTORIES: Final = {"inventory-csv", "dhcp-leases"}
 """Export formats that carry the inventory only: small context, without a bar."""
+A_FILE_A_DEVICE: Final = {"pcapdroid-csv", "intrusion-logs"}
 
 
 def flows(count: int, devices: int = 500) -> Iterator[Batch]:
@@ -73,22 +74,25 @@ def inventory(count: int) -> Iterator[Batch]:
         size = min(ROWS, count - first)
         numbers = np.arange(first, first + size)
         macs = [f"02:00:{n >> 24 & 255:02x}:{n >> 16 & 255:02x}:{n >> 8 & 255:02x}:{n & 255:02x}" for n in numbers]
+        named = {
+            "mac": macs,
+            "ip": [f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}" for n in numbers],
+        }
         columns = {
             "device_uid": [f"mac:{mac}" for mac in macs],
-            "identifier_kind": "ip",
-            "identifier": [f"10.{n >> 16 & 255}.{n >> 8 & 255}.{n & 255}" for n in numbers],
             "valid_from": START_US + numbers,
             "valid_to": START_US + 3_600_000_000 + numbers,
             "source": "synthetic",
             "position": numbers + 1,
             "clock": "sensor",
         }
-        yield batch("inventory", columns, length=size)
+        for kind, identifiers in named.items():
+            yield batch("inventory", columns | {"identifier_kind": kind, "identifier": identifiers}, length=size)
 
 
 def _exported(fmt: ExportFormat) -> Callable[[int, Path], object]:
     def write(count: int, folder: Path) -> object:
-        rows = inventory(count) if fmt in INVENTORIES else flows(count, 1 if fmt == ExportFormat.PCAPDROID_CSV else 500)
+        rows = inventory(count) if fmt in INVENTORIES else flows(count, 1 if fmt in A_FILE_A_DEVICE else 500)
         return export(rows, fmt, folder)
 
     return write
