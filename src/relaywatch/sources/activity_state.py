@@ -16,6 +16,7 @@ from relaywatch.model.tables import Batch
 from relaywatch.sources.android_facts import LAST_UID, USER_UIDS, SectionFacts, package_name, uid_number
 from relaywatch.sources.android_section import DumpContext, Section
 from relaywatch.sources.reading import Reading
+from relaywatch.sources.vpn_state import current_vpns
 
 _RESUMED: Final = re.compile(
     r"\s*(?:m?(?:Focused|Last)?ResumedActivity|topResumedActivity|mTopResumedActivity)\s*[:=]\s*"
@@ -71,6 +72,7 @@ def activity_state(section: Section, context: DumpContext, reading: Reading) -> 
 
 
 def _state_line(line: int, text: str, facts: SectionFacts) -> None:
+    current_vpns(line, text, facts)
     if "esumedActivity" in text and (found := _RESUMED.match(text)) is not None:
         _give_resumed(line, found, facts)
     elif "UidRecord{" in text and (found := _UID.match(text)) is not None:

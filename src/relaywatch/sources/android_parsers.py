@@ -9,8 +9,10 @@ from relaywatch.sources.activity_state import activity_state, network_policy
 from relaywatch.sources.android_section import SectionParser
 from relaywatch.sources.battery_history import battery_history
 from relaywatch.sources.event_log import event_log
+from relaywatch.sources.proxy_settings import proxy_settings
 from relaywatch.sources.socket_tables import parse_sockets
 from relaywatch.sources.usage_stats import usage_stats
+from relaywatch.sources.vpn_state import app_ops, connectivity, system_ui, vpn_management
 
 PARSERS: Final[Mapping[str, SectionParser]] = {
     "netstat": parse_sockets,
@@ -22,6 +24,11 @@ PARSERS: Final[Mapping[str, SectionParser]] = {
     "raw": parse_sockets,
     "raw6": parse_sockets,
     "usagestats": usage_stats,
+    "settings": proxy_settings,
+    "statusbar": system_ui,
+    "appops": app_ops,
+    "connectivity": connectivity,
+    "vpn_management": vpn_management,
     "netpolicy": network_policy,
     "activity_task": activity_state,
     "activity": activity_state,
