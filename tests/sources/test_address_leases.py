@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import random
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
@@ -209,6 +210,18 @@ def test_damage_costs_only_itself_and_is_counted(tmp_path, name, content, damage
     assert not unknown
     assert quarantine.total == damaged, quarantine.records
     assert rows
+    mutations.assert_accounted(quarantine, tally)
+
+
+@pytest.mark.parametrize("number", range(len(FUZZ_SEEDS)))
+def test_what_came_before_the_damage_of_a_compressed_file_is_kept(tmp_path, number):
+    name, content = FUZZ_SEEDS[number]
+    noise = random.Random(5).randbytes(200_000).hex().encode()  # noqa: S311 - so that the damage is far behind
+    stored = gzip.compress(content + b"\n" + noise)
+    (tmp_path / f"{name}.gz").write_bytes(stored[: len(stored) // 2])
+    rows, quarantine, tally, unknown = mutations.read_path(tmp_path)
+    assert not unknown
+    assert sum(part.rows.num_rows for part in rows) >= 2
     mutations.assert_accounted(quarantine, tally)
 
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
 import random
 from datetime import UTC, datetime
 
 import mutations
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit_reads import read_bytes, read_paths, shared
@@ -245,6 +247,18 @@ def test_every_record_is_accounted_for(tmp_path):
     assert not unknown
     assert tally.records == 6
     assert tally.unused.total() == 3
+    mutations.assert_accounted(quarantine, tally)
+
+
+@pytest.mark.parametrize("number", range(len(FUZZ_SEEDS)))
+def test_what_came_before_the_damage_of_a_compressed_file_is_kept(tmp_path, number):
+    name, content = FUZZ_SEEDS[number]
+    records = content.rstrip() + b"\n" if name != "defender-bare.json" else lines(INFO, ADAPTER, EVENT)
+    noise = random.Random(5).randbytes(200_000).hex().encode()  # noqa: S311 - so that the damage is far behind
+    stored = gzip.compress(records + noise)
+    (tmp_path / f"{name}.gz").write_bytes(stored[: len(stored) // 2])
+    rows, quarantine, tally, _ = mutations.read_path(tmp_path)
+    assert sum(part.rows.num_rows for part in rows) >= 3
     mutations.assert_accounted(quarantine, tally)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import random
 from datetime import UTC, datetime
 
@@ -129,6 +130,15 @@ def test_a_quoted_field_may_hold_delimiters_quotes_and_line_ends():
         ("d1", 'cy "x", y', 2),
         ("d2", "di", 4),
     ]
+
+
+def test_what_came_before_the_damage_of_a_compressed_file_is_kept(tmp_path):
+    noise = random.Random(5).randbytes(200_000).hex().encode()  # noqa: S311 - so that the damage is far behind
+    stored = gzip.compress(FULL + noise)
+    (tmp_path / "phones.csv.gz").write_bytes(stored[: len(stored) // 2])
+    rows, quarantine, tally, _ = mutations.read_path(tmp_path)
+    assert sum(part.rows.num_rows for part in rows) == 6
+    mutations.assert_accounted(quarantine, tally)
 
 
 TEXT = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF, categories=("L", "N")), min_size=3, max_size=12)

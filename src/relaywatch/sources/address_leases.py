@@ -15,17 +15,15 @@ from typing import BinaryIO, ClassVar, Final
 from relaywatch.model.tables import Batch
 from relaywatch.sources import csv_records
 from relaywatch.sources.context_feed import DamagedRecord
-from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.device_names import UNZONED_S, host_name, instant, mac_address, said
 from relaywatch.sources.lease_fields import (
-    SKEW_BOUND_S,
     epoch_seconds,
     leased_address,
     mac_of_duid,
     numbered_lines,
     whole_number,
 )
-from relaywatch.sources.lease_intervals import Assignments, Holder
+from relaywatch.sources.lease_intervals import Assignments, Holder, read_assignments
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Head, Reading
 
@@ -46,17 +44,7 @@ class KeaLeases:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each interval, and its holder's names."""
-        assignments = Assignments(ContextRows(path, "sensor", SKEW_BOUND_S), reading)
-        for position, record in csv_records.records(stream, path, reading, ","):
-            try:
-                reason = _kea(record, position, assignments)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {position}", str(damage))
-                continue
-            if reason is not None:
-                reading.tally.left(reason, 1)
-            yield from assignments.over()
-        yield from assignments.rest()
+        yield from read_assignments(path, reading, csv_records.records(stream, path, reading, ","), _kea)
 
 
 def _kea(record: Mapping[str, str], position: int, assignments: Assignments) -> str | None:
@@ -91,20 +79,7 @@ class DnsmasqLeases:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each lease, and its holder's names."""
-        assignments = Assignments(ContextRows(path, "sensor", SKEW_BOUND_S), reading)
-        for position, line in numbered_lines(path, stream, reading):
-            if line.startswith("duid "):
-                continue  # the server's own, no record
-            reading.tally.met(1)
-            try:
-                reason = _dnsmasq(line, position, assignments)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {position}", str(damage))
-                continue
-            if reason is not None:
-                reading.tally.left(reason, 1)
-            yield from assignments.over()
-        yield from assignments.rest()
+        yield from read_assignments(path, reading, _dnsmasq_lines(path, stream, reading), _dnsmasq)
 
 
 _DNSMASQ: Final = re.compile(
@@ -113,6 +88,14 @@ _DNSMASQ: Final = re.compile(
 )
 _OLDEST_EXPIRY: Final = 100_000_000
 """Built for machines without a clock, dnsmasq writes a lease's length instead of its end."""
+
+
+def _dnsmasq_lines(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[tuple[int, str]]:
+    """The leases; the server's own DUID is no record."""
+    for position, line in numbered_lines(path, stream, reading):
+        if not line.startswith("duid "):
+            reading.tally.met(1)
+            yield position, line
 
 
 def _dnsmasq(line: str, position: int, assignments: Assignments) -> str | None:
@@ -143,28 +126,24 @@ class WindowsDhcp:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each interval, and its holder's names."""
-        assignments = Assignments(ContextRows(path, "sensor", UNZONED_S), reading)
-        begun = False
-        for position, line in numbered_lines(path, stream, reading):
-            header = _WINDOWS.match(line) is not None
-            if header or not begun:
-                begun = begun or header
-                continue  # the preamble that explains the columns, no record
-            reading.tally.met(1)
-            try:
-                reason = _windows(line, position, assignments)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {position}", str(damage))
-                continue
-            if reason is not None:
-                reading.tally.left(reason, 1)
-            yield from assignments.over()
-        yield from assignments.rest()
+        lines = _windows_lines(path, stream, reading)
+        yield from read_assignments(path, reading, lines, _windows, skew_bound_s=UNZONED_S)
 
 
 _WINDOWS: Final = re.compile(r"\s*ID,\s?Date,\s?Time,\s?Description,\s?IP Address,\s?Host Name,\s?MAC Address", re.I)
 _GRANTS: Final = frozenset({10, 11, 20, 21})
 _ENDS: Final = frozenset({12, 16, 17, 18})
+
+
+def _windows_lines(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[tuple[int, str]]:
+    """The events; the preamble that explains codes and columns is no record."""
+    begun = False
+    for position, line in numbered_lines(path, stream, reading):
+        if _WINDOWS.match(line):
+            begun = True
+        elif begun:
+            reading.tally.met(1)
+            yield position, line
 
 
 def _windows(line: str, position: int, assignments: Assignments) -> str | None:

@@ -16,11 +16,10 @@ from typing import BinaryIO, ClassVar, Final
 from relaywatch.model.tables import Batch
 from relaywatch.sources import csv_records
 from relaywatch.sources.context_feed import DamagedRecord, known_id
-from relaywatch.sources.context_rows import ContextRows
-from relaywatch.sources.csv_columns import known_columns
+from relaywatch.sources.csv_columns import known_columns, known_records
 from relaywatch.sources.device_names import UNZONED_S, Instant, host_name, imei, instant, mac_address, said
-from relaywatch.sources.lease_fields import SKEW_BOUND_S, leased_address, numbered_lines
-from relaywatch.sources.lease_intervals import Assignments, Holder
+from relaywatch.sources.lease_fields import leased_address, numbered_lines
+from relaywatch.sources.lease_intervals import Assignments, Holder, read_assignments
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Head, Reading
 
@@ -38,18 +37,8 @@ class RadiusDetail:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each session, and its device's names."""
-        assignments = Assignments(ContextRows(path, "sensor", SKEW_BOUND_S), reading)
-        for record in _radius_records(path, stream, reading):
-            reading.tally.met(1)
-            try:
-                reason = _radius(record, assignments)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {record.number}", str(damage))
-                continue
-            if reason is not None:
-                reading.tally.left(reason, 1)
-            yield from assignments.over()
-        yield from assignments.rest()
+        records = ((record.number, record) for record in _radius_records(path, stream, reading))
+        yield from read_assignments(path, reading, records, _radius)
 
 
 ATTRIBUTES_KEPT: Final = 200
@@ -85,12 +74,14 @@ def _radius_records(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[
                 record.values.setdefault(pair[1], _unquoted(pair[2]))
         elif _DATED.fullmatch(line):
             if record is not None:
+                reading.tally.met(1)
                 yield record
             record = _Record(number, line)
         else:
             reading.tally.met(1)
             reading.quarantine.add(str(path), f"line {number}", "neither a date nor an attribute")
     if record is not None:
+        reading.tally.met(1)
         yield record
 
 
@@ -100,7 +91,7 @@ def _unquoted(text: str) -> str:
     return text
 
 
-def _radius(record: _Record, assignments: Assignments) -> str | None:
+def _radius(record: _Record, position: int, assignments: Assignments) -> str | None:
     values = record.values
     status = values.get("Acct-Status-Type", "").lower()
     if status not in _GOES_ON and status not in _STOPS:
@@ -120,9 +111,9 @@ def _radius(record: _Record, assignments: Assignments) -> str | None:
         raise DamagedRecord("a session longer than time")
     bound = None if at.zoned else UNZONED_S
     if status in _STOPS:
-        assignments.ended(addresses[0], holder, at.us, record.number, begin=begin, skew_bound_s=bound)
+        assignments.ended(addresses[0], holder, at.us, position, begin=begin, skew_bound_s=bound)
     else:
-        assignments.granted(addresses[0], holder, begin, None, record.number, skew_bound_s=bound)
+        assignments.granted(addresses[0], holder, begin, None, position, skew_bound_s=bound)
     return None
 
 
@@ -184,16 +175,9 @@ class AssignmentsCsv:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each interval, and its holder's names."""
-        assignments = Assignments(ContextRows(path, "sensor", SKEW_BOUND_S), reading)
-        columns: dict[str, str] | None = None
-        for position, record in csv_records.records(stream, path, reading, None):
-            columns = known_columns(list(record)) or {} if columns is None else columns
-            try:
-                _assigned({name: record[header] for name, header in columns.items()}, position, assignments)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {position}", str(damage))
-            yield from assignments.over()
-        yield from assignments.rest()
+        yield from read_assignments(
+            path, reading, known_records(csv_records.records(stream, path, reading, None)), _assigned
+        )
 
 
 _HOLDERS: Final = ("device", "serial", "imei", "mac", "user", "hostname")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 SYNONYMS: Final[Mapping[str, frozenset[str]]] = {
@@ -58,3 +58,11 @@ def known_columns(names: Sequence[str]) -> dict[str, str] | None:
             if word in words:
                 found.setdefault(column, name)
     return found
+
+
+def known_records(records: Iterable[tuple[int, Mapping[str, str]]]) -> Iterator[tuple[int, dict[str, str]]]:
+    """The records of one file by the names of its known columns."""
+    columns: dict[str, str] | None = None
+    for position, record in records:
+        columns = known_columns(list(record)) or {} if columns is None else columns
+        yield position, {name: record[header] for name, header in columns.items()}

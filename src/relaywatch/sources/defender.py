@@ -8,9 +8,9 @@ Format: Microsoft's schema reference of DeviceNetworkEvents, DeviceInfo and Devi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Final
+from typing import Any, BinaryIO, ClassVar, Final, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -63,8 +63,8 @@ class Defender:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory, flows and signals by blocks."""
         devices = Devices(reading.device)
-        for frame in _gathered(_flat(frame) for frame in frames(stream, path, _SCHEMA, reading)):
-            yield from _batches(frame, path, reading, devices)
+        for part in _gathered((_flat(frame) for frame in frames(stream, path, _SCHEMA, reading)), pl.DataFrame.__len__):
+            yield from _batches(pl.concat(part), path, reading, devices)
 
 
 class DefenderCsv:
@@ -81,31 +81,34 @@ class DefenderCsv:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory, flows and signals by blocks."""
         devices = Devices(reading.device)
-        rows: list[dict[str, Any]] = []
-        for number, record in csv_records.records(stream, path, reading, ","):
-            rows.append({name: record.get(name) or None for name in (*_TEXTS, *_PORTS)} | {"position": number})
-            if len(rows) >= _ROWS:
-                yield from _batches(_from_csv(rows, path, reading), path, reading, devices)
-                rows = []
-        if rows:
-            yield from _batches(_from_csv(rows, path, reading), path, reading, devices)
+        rows = (
+            {name: record.get(name) or None for name in (*_TEXTS, *_PORTS)} | {"position": number}
+            for number, record in csv_records.records(stream, path, reading, ",")
+        )
+        for part in _gathered(rows, lambda _: 1):
+            yield from _batches(_from_csv(part, path, reading), path, reading, devices)
 
 
-def _gathered(parts: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """The frames in larger ones; those before damage come before its SourceError."""
-    held: list[pl.DataFrame] = []
+_Part = TypeVar("_Part")
+
+
+def _gathered(parts: Iterable[_Part], size: Callable[[_Part], int]) -> Iterator[list[_Part]]:
+    """The parts in lists of about _ROWS rows; those before damage come before its SourceError."""
+    held: list[_Part] = []
+    rows = 0
     try:
         for part in parts:
             held.append(part)
-            if sum(frame.height for frame in held) >= _ROWS:
-                yield pl.concat(held)
-                held = []
+            rows += size(part)
+            if rows >= _ROWS:
+                yield held
+                held, rows = [], 0
     except SourceError:
         if held:
-            yield pl.concat(held)
+            yield held
         raise
     if held:
-        yield pl.concat(held)
+        yield held
 
 
 def _has_columns(record: dict[str, Any]) -> bool:

@@ -7,17 +7,16 @@ written as a block of its own; a block of a lease that is over tells when it end
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final
 
 from relaywatch.model.tables import Batch
 from relaywatch.sources.context_feed import DamagedRecord
-from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.device_names import host_name, instant, mac_address
-from relaywatch.sources.lease_fields import SKEW_BOUND_S, leased_address, mac_of_duid, numbered_lines
-from relaywatch.sources.lease_intervals import Assignments, Holder
+from relaywatch.sources.lease_fields import leased_address, mac_of_duid, numbered_lines
+from relaywatch.sources.lease_intervals import Assignments, Holder, read_assignments
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Head, Reading
 
@@ -34,18 +33,8 @@ class DhcpdLeases:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """An inventory row of kind ip for each interval, and its holder's names."""
-        assignments = Assignments(ContextRows(path, "sensor", SKEW_BOUND_S), reading)
-        for lease in _dhcpd_leases(path, stream, reading):
-            reading.tally.met(1)
-            try:
-                reason = _dhcpd(lease.address, lease.statements, lease.number, assignments)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {lease.number}", str(damage))
-                continue
-            if reason is not None:
-                reading.tally.left(reason, 1)
-            yield from assignments.over()
-        yield from assignments.rest()
+        leases = ((lease.number, lease) for lease in _dhcpd_leases(path, stream, reading))
+        yield from read_assignments(path, reading, leases, _dhcpd)
 
 
 _DHCPD: Final = re.compile(rb'(?m)^(?:lease \d{1,3}(?:\.\d{1,3}){3} \{|ia-[nt]a "(?:[^"\\\n]|\\.){0,1024}" \{)')
@@ -88,6 +77,7 @@ def _dhcpd_leases(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[_L
             if depth:
                 depth -= 1
             elif lease is not None:
+                reading.tally.met(1)
                 yield lease
                 lease = None
             else:
@@ -115,8 +105,8 @@ def _keep(line: str, statements: dict[str, str]) -> None:
         statements[word] = value.removesuffix(";")
 
 
-def _dhcpd(address: str, said_of: Mapping[str, str], position: int, assignments: Assignments) -> str | None:
-    held = leased_address(address)
+def _dhcpd(lease: _Lease, position: int, assignments: Assignments) -> str | None:
+    held, said_of = leased_address(lease.address), lease.statements
     state = said_of.get("binding", "state active").removeprefix("state ").strip()
     if state in ("abandoned", "backup", "reset"):
         return "an address that no device holds"

@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Final
 
+from relaywatch.model.errors import SourceError
 from relaywatch.model.schemas import IdentifierKind
 from relaywatch.model.tables import Batch
 from relaywatch.sources import csv_records
 from relaywatch.sources.columns import canonical_address
 from relaywatch.sources.context_feed import DamagedRecord, known_id
 from relaywatch.sources.context_rows import ROWS_AT_ONCE, ContextRows
-from relaywatch.sources.csv_columns import known_columns
+from relaywatch.sources.csv_columns import known_columns, known_records
 from relaywatch.sources.device_names import UNZONED_S, host_name, imei, instant, mac_address, said
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Head, Reading
@@ -57,15 +58,17 @@ class InventoryCsv:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory rows. A list names its devices, so that a name given for the whole reading is not used."""
         rows, told = ContextRows(path, "sensor", SKEW_BOUND_S), _Told()
-        columns: dict[str, str] | None = None
-        for position, record in csv_records.records(stream, path, reading, None):
-            columns = known_columns(list(record)) or {} if columns is None else columns
-            try:
-                _take({name: record[header] for name, header in columns.items()}, position, rows, told)
-            except DamagedRecord as damage:
-                reading.quarantine.add(str(path), f"line {position}", str(damage))
-            if len(rows) >= ROWS_AT_ONCE:
-                yield from _given(rows, reading)
+        try:
+            for position, record in known_records(csv_records.records(stream, path, reading, None)):
+                try:
+                    _take(record, position, rows, told)
+                except DamagedRecord as damage:
+                    reading.quarantine.add(str(path), f"line {position}", str(damage))
+                if len(rows) >= ROWS_AT_ONCE:
+                    yield from _given(rows, reading)
+        except SourceError:
+            yield from _given(rows, reading)
+            raise
         yield from _given(rows, reading)
 
 

@@ -6,13 +6,17 @@ one device's at a time. The record that begins an interval gives its rows; those
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Any, Final, TypeVar
 
+from relaywatch.model.errors import SourceError
 from relaywatch.model.schemas import IdentifierKind
 from relaywatch.model.tables import Batch
+from relaywatch.sources.context_feed import DamagedRecord
 from relaywatch.sources.context_rows import ROWS_AT_ONCE, ContextRows
+from relaywatch.sources.lease_fields import SKEW_BOUND_S
 from relaywatch.sources.reading import Reading
 
 ADDRESSES_HELD: Final = 200_000
@@ -172,3 +176,36 @@ def _learn(known: Holder, told: Holder) -> None:
     known.hostname = told.hostname or known.hostname
     known.user = told.user or known.user
     known.detail = known.detail or told.detail
+
+
+Record = TypeVar("Record")
+
+
+def read_assignments(
+    path: Path,
+    reading: Reading,
+    records: Iterable[tuple[int, Record]],
+    take: Callable[[Record, int, Assignments], str | None],
+    *,
+    skew_bound_s: float = SKEW_BOUND_S,
+) -> Iterator[Batch]:
+    """The rows of a file of assignments, with every record accounted for.
+
+    records: each with its line number, counted already. take: hands one on; the reason where it soundly gives no row;
+    raises DamagedRecord before it hands anything on. What was read before damage is given before its SourceError.
+    """
+    assignments = Assignments(ContextRows(path, "sensor", skew_bound_s), reading)
+    try:
+        for position, record in records:
+            try:
+                reason = take(record, position, assignments)
+            except DamagedRecord as damage:
+                reading.quarantine.add(str(path), f"line {position}", str(damage))
+                continue
+            if reason is not None:
+                reading.tally.left(reason, 1)
+            yield from assignments.over()
+    except SourceError:
+        yield from assignments.rest()
+        raise
+    yield from assignments.rest()
