@@ -18,11 +18,12 @@ from relaywatch.outputs.telemetry import ExportFormat, export
 
 ROWS: Final = 50_000
 START_US: Final = 1_767_225_600_000_000
-BINARY: Final = {"parquet", "pcapdroid-pcap", "perfetto", "netstats-binary", "netflow-v9", "ipfix"}
-"""Export formats that are not read by the line."""
+NOT_LINES: Final = {"parquet", "pcapdroid-pcap", "perfetto", "netstats-binary", "netflow-v9", "ipfix", "socket-polls"}
+"""Export formats whose records are not lines."""
 INVENTORIES: Final = {"inventory-csv", "dhcp-leases"}
 """Export formats that carry the inventory only: small context, without a bar."""
-A_FILE_A_DEVICE: Final = {"pcapdroid-csv", "intrusion-logs"}
+DEVICES: Final = {"pcapdroid-csv": 1, "intrusion-logs": 1, "management-api": 5_000}
+"""Phones in the file where not 500: formats of one file a phone, and of one line a phone."""
 
 
 def flows(count: int, devices: int = 500) -> Iterator[Batch]:
@@ -92,7 +93,7 @@ def inventory(count: int) -> Iterator[Batch]:
 
 def _exported(fmt: ExportFormat) -> Callable[[int, Path], object]:
     def write(count: int, folder: Path) -> object:
-        rows = inventory(count) if fmt in INVENTORIES else flows(count, 1 if fmt in A_FILE_A_DEVICE else 500)
+        rows = inventory(count) if fmt in INVENTORIES else flows(count, DEVICES.get(fmt, 500))
         return export(rows, fmt, folder)
 
     return write
@@ -186,5 +187,5 @@ WRITTEN: Final[dict[str, Callable[[int, Path], object]]] = {
     "netstats-csv": _lines("netstats.csv", NETSTATS, _netstats),
 }
 """Formats without a writer of ours."""
-CASES: Final = {str(fmt): _exported(fmt) for fmt in ExportFormat if fmt not in BINARY} | WRITTEN
+CASES: Final = {str(fmt): _exported(fmt) for fmt in ExportFormat if fmt not in NOT_LINES} | WRITTEN
 """Every line-based format, by name: writes N records into a folder."""
