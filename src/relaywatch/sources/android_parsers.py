@@ -9,6 +9,8 @@ from relaywatch.sources.activity_state import activity_state, network_policy
 from relaywatch.sources.android_section import SectionParser
 from relaywatch.sources.battery_history import battery_history
 from relaywatch.sources.event_log import event_log
+from relaywatch.sources.managed_users import device_idle, device_policy, users
+from relaywatch.sources.package_state import package_state
 from relaywatch.sources.proxy_settings import proxy_settings
 from relaywatch.sources.socket_tables import parse_sockets
 from relaywatch.sources.usage_stats import usage_stats
@@ -24,6 +26,11 @@ PARSERS: Final[Mapping[str, SectionParser]] = {
     "raw": parse_sockets,
     "raw6": parse_sockets,
     "usagestats": usage_stats,
+    "deviceidle": device_idle,
+    "device_policy": device_policy,
+    "user": users,
+    "pm": package_state,
+    "package": package_state,
     "settings": proxy_settings,
     "statusbar": system_ui,
     "appops": app_ops,
