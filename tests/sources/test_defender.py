@@ -196,6 +196,18 @@ def test_device_records_name_the_device_its_user_and_its_addresses_at_a_time():
     assert "Android" in device["detail"]
 
 
+def test_an_address_ends_with_the_report_that_no_longer_names_it():
+    later = ADAPTER | {"Timestamp": "2023-11-14T23:00:00Z"}
+    moved = later | {"IPAddresses": '[{"IPAddress":"192.0.2.9"}]', "Timestamp": "2023-11-14T23:30:00Z"}
+    rows = read(ADAPTER, later, moved)["inventory"]
+    found = {
+        row["identifier"]: (row["position"], row["valid_from"].hour, row["valid_to"] and row["valid_to"].minute)
+        for row in rows
+        if row["identifier_kind"] == "ip"
+    }
+    assert found == {PHONE: (1, 22, 30), "2001:db8::5": (1, 22, 30), "192.0.2.9": (3, 23, None)}
+
+
 def test_an_adapter_that_is_down_holds_no_address():
     rows = read(ADAPTER | {"NetworkAdapterStatus": "Down"})["inventory"]
     assert "ip" not in {row["identifier_kind"] for row in rows}

@@ -48,7 +48,7 @@ class KeaLeases:
 
 
 def _kea(record: Mapping[str, str], position: int, assignments: Assignments) -> str | None:
-    address = leased_address(record["address"])
+    address = leased_address(record.get("address") or "")
     lifetime, expire = (whole_number(record, name) for name in ("valid_lifetime", "expire"))
     mac = mac_address(record.get("hwaddr")) or mac_of_duid(record.get("duid"))
     holder = Holder(mac=mac, hostname=host_name((record.get("hostname") or "").replace("&#x2c", ",")))

@@ -193,7 +193,7 @@ def _assigned(record: Mapping[str, str], position: int, assignments: Assignments
     )
     if not holder.uid:
         raise DamagedRecord("names no holder of the address")
-    address = leased_address(record["ip"])
+    address = leased_address(record.get("ip") or "")
     begin, end = (_time(record.get(name), name) for name in ("begin", "end"))
     if begin is None:
         raise DamagedRecord("begin is missing")

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from relaywatch.model.errors import SourceError
 from relaywatch.sources.lines import counted_blocks
 from relaywatch.sources.reading import Head, Reading
 
@@ -49,6 +50,7 @@ def records(
 
     delimiter: None: the one that splits the header most. Counts the records in the reading's tally; those with another
     number of fields go to quarantine. A quote that never ends costs its own line only. Empty lines are no records.
+    Raises SourceError where the header cannot be split.
     """
     lines = _Lines(stream, path, reading)
     if delimiter is None:
@@ -65,6 +67,8 @@ def records(
                     yield lines.first, record
                 lines.done()
         except csv.Error as error:
+            if names is None:
+                raise SourceError(path, f"the header is no CSV ({error}).", position="line 1") from error
             reading.tally.met(1)
             reading.quarantine.add(str(path), f"line {lines.first}", str(error))
             lines.again()

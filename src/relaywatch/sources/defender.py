@@ -19,7 +19,7 @@ from relaywatch.model.errors import SourceError
 from relaywatch.model.tables import Batch
 from relaywatch.sources import csv_records
 from relaywatch.sources.columns import LAST_SECOND
-from relaywatch.sources.defender_context import Devices, address_rows, device_rows
+from relaywatch.sources.defender_context import Adapters, Devices, device_rows
 from relaywatch.sources.defender_events import event_batches
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.lines import typed
@@ -29,7 +29,7 @@ _TEXTS: Final = (
     "Timestamp", "TimeGenerated", "DeviceId", "DeviceName", "ActionType", "RemoteIP", "RemoteUrl", "LocalIP",
     "Protocol", "InitiatingProcessFileName", "InitiatingProcessAccountUpn", "AdditionalFields", "OSPlatform",
     "OSVersion", "PublicIP", "LoggedOnUsers", "MachineGroup", "AadDeviceId", "DeviceType", "OnboardingStatus",
-    "MacAddress", "IPAddresses", "NetworkAdapterStatus",
+    "MacAddress", "IPAddresses", "NetworkAdapterStatus", "NetworkAdapterName",
 )  # fmt: skip
 _PORTS: Final = ("LocalPort", "RemotePort")
 _FIELDS: Final = [*(pa.field(n, pa.string()) for n in _TEXTS), *(pa.field(n, pa.int64()) for n in _PORTS)]
@@ -62,9 +62,9 @@ class Defender:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory, flows and signals by blocks."""
-        devices = Devices(reading.device)
-        for part in _gathered((_flat(frame) for frame in frames(stream, path, _SCHEMA, reading)), pl.DataFrame.__len__):
-            yield from _batches(pl.concat(part), path, reading, devices)
+        flat = (_flat(frame) for frame in frames(stream, path, _SCHEMA, reading))
+        parts = (pl.concat(part) for part in _gathered(flat, pl.DataFrame.__len__))
+        yield from _all(parts, path, reading)
 
 
 class DefenderCsv:
@@ -80,13 +80,23 @@ class DefenderCsv:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory, flows and signals by blocks."""
-        devices = Devices(reading.device)
         rows = (
             {name: record.get(name) or None for name in (*_TEXTS, *_PORTS)} | {"position": number}
             for number, record in csv_records.records(stream, path, reading, ",")
         )
-        for part in _gathered(rows, lambda _: 1):
-            yield from _batches(_from_csv(part, path, reading), path, reading, devices)
+        yield from _all((_from_csv(part, path, reading) for part in _gathered(rows, lambda _: 1)), path, reading)
+
+
+def _all(parts: Iterable[pl.DataFrame], path: Path, reading: Reading) -> Iterator[Batch]:
+    """The rows of all parts, then the addresses that adapters have at the end, or where the damage begins."""
+    devices, adapters = Devices(reading.device), Adapters(path)
+    try:
+        for part in parts:
+            yield from _batches(part, path, reading, devices, adapters)
+    except SourceError:
+        yield from adapters.rest(devices)
+        raise
+    yield from adapters.rest(devices)
 
 
 _Part = TypeVar("_Part")
@@ -142,7 +152,9 @@ def _from_csv(rows: list[dict[str, Any]], path: Path, reading: Reading) -> pl.Da
     return typed(frame, dict.fromkeys(_PORTS, pl.Int64), path, reading.quarantine, required=())
 
 
-def _batches(frame: pl.DataFrame, path: Path, reading: Reading, devices: Devices) -> Iterator[Batch]:
+def _batches(
+    frame: pl.DataFrame, path: Path, reading: Reading, devices: Devices, adapters: Adapters
+) -> Iterator[Batch]:
     """All rows of one frame, in step with the tally."""
     frame = frame.with_columns(_table().alias("table"))
     other = frame["table"].is_null()
@@ -151,11 +163,11 @@ def _batches(frame: pl.DataFrame, path: Path, reading: Reading, devices: Devices
     parts = {name: frame.filter(pl.col("table") == name) for name in (_INFO, _ADAPTERS, _EVENTS)}
     for rows in (
         device_rows(parts[_INFO], path, devices),
-        address_rows(parts[_ADAPTERS], path, reading, devices),
         event_batches(parts[_EVENTS], path, reading, devices),
     ):
         reading.tally.gave(rows)
         yield from rows
+    yield from adapters.rows(parts[_ADAPTERS], reading, devices)
 
 
 def _table() -> pl.Expr:

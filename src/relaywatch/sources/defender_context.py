@@ -95,23 +95,81 @@ def _user(text: str | None) -> str | None:
     return None
 
 
-def address_rows(frame: pl.DataFrame, path: Path, reading: Reading, devices: Devices) -> list[Batch]:
-    """DeviceNetworkInfo: an adapter's MAC, and its addresses from the record's time on where it is not down."""
-    rows = ContextRows(path, "device", SKEW_BOUND_S)
-    for record in frame.iter_rows(named=True):
-        position, device_id = record["position"], record["DeviceId"]
-        addresses = _parsed(record["IPAddresses"])
-        if addresses is not None and not isinstance(addresses, list):
-            what = f"IPAddresses is no list ({shown(record['IPAddresses'])})"
-            reading.quarantine.add(str(path), f"line {position}", what)
-            continue
-        describe(rows, position, device_id, record["DeviceName"], devices)
-        uid = devices.uid(device_id)
-        rows.name(position, uid, IdentifierKind.MAC, mac_address(record["MacAddress"]))
-        if (record["NetworkAdapterStatus"] or "Up").lower() == "up":
-            for address in _addresses(addresses or []):
-                rows.name(position, uid, IdentifierKind.IP, address, valid_from=record["at"])
-    return rows.batches()
+class Adapters:
+    """The addresses that adapters have: each from the record that first names it to the one that no longer does."""
+
+    __slots__ = ("_held", "_path")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._held: dict[tuple[str, str], dict[str, tuple[int, int]]] = {}
+
+    def rows(self, frame: pl.DataFrame, reading: Reading, devices: Devices) -> list[Batch]:
+        """DeviceNetworkInfo: names that are new, and addresses that are over. Keeps the tally itself.
+
+        An address's row has the position of the record that first named it, and comes when it is over.
+        """
+        rows = ContextRows(self._path, "device", SKEW_BOUND_S)
+        for record in frame.iter_rows(named=True):
+            position = record["position"]
+            addresses = _parsed(record["IPAddresses"])
+            if addresses is not None and not isinstance(addresses, list):
+                what = f"IPAddresses is no list ({shown(record['IPAddresses'])})"
+                reading.quarantine.add(str(self._path), f"line {position}", what)
+                continue
+            if _names(rows, record, devices) | self._reported(rows, record, _addresses(addresses or []), devices):
+                reading.tally.with_rows += 1
+            else:
+                reading.tally.left("an adapter's report that only repeats or ends what another said", 1)
+        return rows.batches()
+
+    def rest(self, devices: Devices) -> list[Batch]:
+        """The addresses that are held at the end."""
+        rows = ContextRows(self._path, "device", SKEW_BOUND_S)
+        for key in list(self._held):
+            self._give(rows, key, self._held.pop(key), None, devices)
+        return rows.batches()
+
+    def _reported(self, rows: ContextRows, record: dict[str, Any], addresses: list[str], devices: Devices) -> bool:
+        """Whether the record begins an address of its adapter; gives those that it ends."""
+        key = (record["DeviceId"], record["NetworkAdapterName"] or mac_address(record["MacAddress"]) or "")
+        up = (record["NetworkAdapterStatus"] or "Up").lower() == "up"
+        before = self._held.pop(key, {})
+        now = {address: before.get(address, (record["at"], record["position"])) for address in addresses if up}
+        over = {address: begun for address, begun in before.items() if address not in now}
+        self._give(rows, key, over, record["at"], devices)
+        if now:
+            if len(self._held) >= DEVICES_KEPT:
+                oldest = next(iter(self._held))
+                self._give(rows, oldest, self._held.pop(oldest), None, devices)
+            self._held[key] = now
+        return any(address not in before for address in now)
+
+    def _give(
+        self,
+        rows: ContextRows,
+        key: tuple[str, str],
+        addresses: dict[str, tuple[int, int]],
+        end: int | None,
+        devices: Devices,
+    ) -> None:
+        for address, (begin, position) in addresses.items():
+            until = max(end, begin) if end is not None else None
+            uid = devices.uid(key[0])
+            rows.name(position, uid, IdentifierKind.IP, address, valid_from=begin, valid_to=until)
+
+
+def _names(rows: ContextRows, record: dict[str, Any], devices: Devices) -> bool:
+    """The device's and the adapter's names; whether any is new."""
+    device_id, position, host = record["DeviceId"], record["position"], record["DeviceName"]
+    new = devices.first_time(device_id, f"host {host}")
+    if new:
+        describe(rows, position, device_id, host, devices)
+    mac = mac_address(record["MacAddress"])
+    if mac is not None and devices.first_time(device_id, f"mac {mac}"):
+        rows.name(position, devices.uid(device_id), IdentifierKind.MAC, mac)
+        new = True
+    return new
 
 
 def _addresses(entries: list[Any]) -> list[str]:
