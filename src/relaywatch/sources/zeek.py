@@ -26,6 +26,7 @@ from relaywatch.sources.zeek_dhcp import leases
 from relaywatch.sources.zeek_ends import LOCAL, ORIG, RESP, host_name, provenance, with_ends
 from relaywatch.sources.zeek_http import http_signals
 from relaywatch.sources.zeek_log import instants, log_kind, text_frames
+from relaywatch.sources.zeek_macs import Macs
 from relaywatch.sources.zeek_names import NAMES_KEPT, ONLY_NAMES, DnsNames, TlsNames
 from relaywatch.sources.zeek_tunnel import socks_signals, tunnel_signals
 
@@ -48,6 +49,7 @@ _KINDS: Final[Mapping[str, type[pl.DataType]]] = {
 }
 _COUNTS: Final = ("duration", "orig_bytes", "resp_bytes", "missed_bytes", "orig_pkts", "orig_ip_bytes", "resp_pkts")
 _TEXTS: Final = ("ts", "uid", ORIG, RESP, "proto", "service", "conn_state", "history", "local_orig", "local_resp")
+_MACS: Final = ("orig_l2_addr", "resp_l2_addr")
 _PROTOCOLS: Final = {"tcp": 6, "udp": 17, "icmp": 1, "sctp": 132, "unknown_transport": 255}
 """255 is IANA's reserved number: a transport that Zeek does not know and older versions do not number."""
 _ESTABLISHED: Final = {
@@ -190,17 +192,19 @@ def _take_dns(path: Path, stream: BinaryIO, reading: Reading, names: DnsNames) -
 
 
 def _connections(path: Path, stream: BinaryIO, reading: Reading, names: tuple[TlsNames, DnsNames]) -> Iterator[Batch]:
-    """Flows of one conn.log, then a CAPTURE signal per device."""
+    """Flows of one conn.log, then a CAPTURE signal and the hardware addresses of each device."""
     spans: dict[str, tuple[int, int]] = {}
+    macs = Macs()
     local_seen: Counter[str] = Counter()
     counts = tuple(name for name in _KINDS if name != "duration")
-    for frame in text_frames(stream, path, (*_TEXTS, *_KINDS), reading, counts=counts):
+    for frame in text_frames(stream, path, (*_TEXTS, *_MACS, *_KINDS), reading, counts=counts):
         frame = _sound(frame, path, reading)
         if frame.is_empty():
             continue
         views = _device_views(_with_local(frame), reading.device, local_seen)
         views = _with_names(views, *names)
         _widen(spans, views)
+        macs.see(views)
         flows = batch("flows", _flow_columns(views, path), length=views.height)
         reading.tally.gave([flows])
         yield flows
@@ -209,6 +213,8 @@ def _connections(path: Path, stream: BinaryIO, reading: Reading, names: tuple[Tl
             spans.clear()
     if spans:
         yield _captures(spans, path)
+    if (identifiers := macs.rows(path)) is not None:
+        yield identifiers
 
 
 def _sound(frame: pl.DataFrame, path: Path, reading: Reading) -> pl.DataFrame:
@@ -273,6 +279,8 @@ def _view(frame: pl.DataFrame, device: str, other: str) -> pl.DataFrame:
         "history",
         "missed_bytes",
         pl.lit(device == "resp").alias("inbound"),
+        pl.col(f"{device}_local").alias("is_local"),
+        pl.col(f"{device}_l2_addr").alias("mac"),
         pl.col(f"id.{device}_h").alias("local_ip"),
         pl.col(f"id.{device}_p").alias("local_port"),
         pl.col(f"id.{other}_h").alias("remote_ip"),

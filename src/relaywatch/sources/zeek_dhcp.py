@@ -19,11 +19,11 @@ from relaywatch.sources.columns import LAST_SECOND, canonical_addresses, column,
 from relaywatch.sources.reading import Head, Reading
 from relaywatch.sources.zeek_ends import host_name, provenance
 from relaywatch.sources.zeek_log import instants, log_kind, text_frames
+from relaywatch.sources.zeek_macs import MAC
 
 DEVICES_KEPT: Final = 200_000
 """Devices remembered, so that each of their names is said once."""
 _COLUMNS: Final = ("ts", "mac", "host_name", "assigned_addr", "assigned_ip", "lease_time", "msg_types")
-_MAC: Final = r"^[0-9a-f]{2}(?::[0-9a-f]{2}){5}$"
 _KINDS: Final = (IdentifierKind.IP, IdentifierKind.MAC, IdentifierKind.HOSTNAME)
 
 
@@ -73,7 +73,7 @@ def _sound(frame: pl.DataFrame, path: Path, reading: Reading) -> pl.DataFrame:
         pl.col("lease_time").cast(pl.Float64, strict=False).alias("span"),
     )
     sound = (
-        (pl.col("mac").is_null() | pl.col("mac").str.contains(_MAC))
+        (pl.col("mac").is_null() | pl.col("mac").str.contains(MAC))
         & (pl.col("ip").is_null() | pl.col("address").is_not_null())
         & (pl.col("lease_time").is_null() | pl.col("span").is_between(0, LAST_SECOND))
         & pl.col("time").is_not_null()

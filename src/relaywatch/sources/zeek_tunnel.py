@@ -85,7 +85,7 @@ def tunnel_signals(path: Path, stream: BinaryIO, reading: Reading) -> Iterator[B
         for tunnel, kind in _PROXIES.items():
             met = begun.filter(pl.col("tunnel_type") == tunnel)
             if met.height:
-                said = pl.lit(f"{tunnel} found").repeat_by(1).list.first()
+                said = pl.lit(f"{tunnel} found")
                 signals = proxy_signals(met, said, kind, Observability.INFERRED, path, reading)
                 reading.tally.gave([signals])
                 yield signals
