@@ -52,7 +52,8 @@ def _fed_side(group: Group, uplink: float) -> tuple[int, float]:
     found, best = NONE, 0.0
     for k in range(len(begins)):
         legs, sent = order[begins[k] : ends[k]], sent_by[k]
-        if group.bytes_in[legs].min() < 0.0 or sent < UPLOAD_HEAVY * group.bytes_in[legs].sum():
+        known = legs[group.bytes_in[legs] >= 0.0]  # a connect that no sensor saw has no bytes
+        if not len(known) or sent < UPLOAD_HEAVY * group.bytes_in[known].sum():
             continue
         targets = _beside(group, legs)
         if len(np.unique(group.side[targets])) < FEWEST_PARTIES:

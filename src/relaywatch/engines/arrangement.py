@@ -106,7 +106,8 @@ def _tied(same: Flags) -> Ints:
 def _without_duplicates(flows: Records) -> tuple[Records, int]:
     """One record for each flow of each app: exports overlap, and the same file may be given twice.
 
-    Flows whose local port is not known may be several of a kind: only the same record read again counts as the same.
+    Flows whose local port is not known may be several of a kind: only the same record read again, which has the same
+    number in its source, counts as the same.
     """
     if len(flows) < 2:
         return flows, 0
@@ -115,7 +116,7 @@ def _without_duplicates(flows: Records) -> tuple[Records, int]:
         same &= flows[name][1:] == flows[name][:-1]
     if not same.any():
         return flows, 0
-    again = (np.diff(flows["source"]) == 0) & (np.diff(flows["flow_id"]) == 0)
+    again = np.diff(flows["flow_id"]) == 0
     same &= (flows["local_port"][1:] != 0) | again
     keep = np.append(~same, True)
     return flows[keep], int(same.sum())

@@ -24,11 +24,13 @@ LOOKUP_HOLDS_US: Final = 3_600_000_000
 """How long an answered address explains connections to it: most answers live an hour at the most."""
 ANSWERED_US: Final = 250_000
 """How far a name look-up's event may be from its packets: logged at the answer, on a clock of its own."""
-NEAREST: Final = 8
+NEAREST: Final = 256
 """Look-ups around a name server's flow that are asked whose they are."""
+APART_US: Final = 5_000
+"""Another app's look-up so little later than the nearest one may be the flow's as well: events are stamped in ms."""
 BY_LISTENER: Final = "the app listens on the local port"
 BY_LOOKUP: Final = "only this app had looked the address up"
-BY_ANSWER: Final = "only this app had a name answered at that time"
+BY_ANSWER: Final = "this app had a name answered as the look-up ended"
 BY_ENDPOINT: Final = "only this app dials the address"
 SEVERAL: Final = "left open: several apps fit"
 NOBODY: Final = "left open: the phone's sources say nothing of it"
@@ -134,18 +136,20 @@ def _by_lookup(flows: Records, asked: Flags, signals: Records, texts: Mapping[in
 
 
 def _by_answer(flows: Records, asked: Flags, signals: Records) -> pl.DataFrame:
-    """Apps that had a name answered while a flow to a name server lasted."""
+    """The app whose name was answered when a flow to a name server ended, if no other app's was at about that time."""
     lookups = np.sort(signals[signals["kind"] == SignalKind.NAME_LOOKUP], order=["start", "app"])
     rows = np.flatnonzero(asked & (flows["direction"] != Direction.INBOUND) & (flows["remote_port"] == LOOKUP_PORT))
-    begin = flows["start"][rows] - ANSWERED_US
-    until = np.maximum(flows["end"][rows], flows["start"][rows]) + ANSWERED_US
-    first = np.searchsorted(lookups["start"], begin)
-    last = np.searchsorted(lookups["start"], until, side="right")
-    few = (last > first) & (last - first <= NEAREST)
-    counts = (last - first)[few]
-    of = np.repeat(rows[few], counts)
-    place = np.repeat(first[few], counts) + np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return pl.DataFrame({"row": of, "app": lookups["app"][place]})
+    ended = np.maximum(flows["end"][rows], flows["start"][rows])
+    first = np.searchsorted(lookups["start"], ended - ANSWERED_US)
+    last = np.searchsorted(lookups["start"], ended + ANSWERED_US, side="right")
+    counts = np.minimum(last - first, NEAREST)
+    of = np.repeat(np.arange(len(rows)), counts)
+    place = np.repeat(first, counts) + np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts, counts)
+    apart = np.abs(lookups["start"][place] - ended[of])
+    found = pl.DataFrame({"row": rows[of], "app": lookups["app"][place], "apart": apart})
+    nearest = found.group_by("row", "app").agg(pl.col("apart").min())
+    best = pl.col("apart").min().over("row")
+    return nearest.filter(pl.col("apart") <= pl.max_horizontal(best + APART_US, best * 3)).select("row", "app")
 
 
 def address_keys(detail: str) -> list[int]:

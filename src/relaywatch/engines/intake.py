@@ -34,6 +34,7 @@ class Intake:
             folder,
         )
         self.rows: Counter[str] = Counter()
+        self.sockets_met = False
         self._inventory: list[pa.RecordBatch] = []
 
     def add(self, batch: Batch) -> None:
@@ -41,6 +42,7 @@ class Intake:
         self.rows[batch.table] += batch.rows.num_rows
         if batch.table == "flows":
             rows = _not_allowed(batch.rows, self._allowed) if self._allowed else batch.rows
+            self.sockets_met |= rows["start_observability"].null_count < rows.num_rows
             self.identities.add_flows(rows)
             self.tables.flows.add(flow_records(Batch("flows", rows), self.registry, self.names))
         elif batch.table == "volumes":

@@ -30,6 +30,8 @@ UNKNOWN_CLOCKS_S: Final = 3.0
 TIGHTEST_S: Final = 0.25
 SPREADS: Final = 3.0
 """Tolerance in spreads of the matched differences, at least TIGHTEST_S, at most UNKNOWN_CLOCKS_S."""
+MOST_REPEATS: Final = 16
+"""Sections of a bug report, and pauses within a connection, that tell of one socket."""
 TWIN: Final = np.dtype([("source", "u4"), ("position", "i8"), ("other_source", "u4"), ("other_position", "i8")])
 """A merged flow's record, and the record of the other source that it was merged with."""
 _ENDPOINTS: Final = (
@@ -107,7 +109,8 @@ def join_shard(
     formats: reader name by source code; texts: details of name look-ups by key.
     """
     codes = {name: code for code, name in enumerate(sorted(set(formats)))}
-    names, ranks = list(codes), registry.source_ranks()
+    names = [label for name in codes for label in (name, f"{name} (socket tables)")]
+    ranks = registry.source_ranks()
     of_source = np.array([codes[name] for name in formats], np.int64)
     several = _devices_to_join(flows, signals, of_source)
     kept, twins, moved = [flows[~np.isin(flows["device"], several)]], [], []
@@ -116,8 +119,9 @@ def join_shard(
         rows = np.flatnonzero(flows["device"] == device)
         rows = rows[_in_order(flows[rows], ranks)]
         own, hidden = flows[rows].copy(), anonymous[rows]
-        with_volumes = frozenset(of_source[np.unique(volumes["source"][volumes["device"] == device])].tolist())
-        joined = _Device(own, hidden, of_source[own["source"]], with_volumes)
+        told = np.unique(volumes["source"][volumes["device"] == device])
+        with_volumes = frozenset((of_source[told] * 2).tolist())
+        joined = _Device(own, hidden, _kinds(own, of_source), with_volumes)
         joined.join(names, registry.device_name(device), account)
         heard = signals[signals["device"] == device]
         done: Attributed = attribute(joined.flows, joined.hidden, joined.kept, heard, texts, registry, joined.ahead)
@@ -132,11 +136,18 @@ def join_shard(
 
 
 def _devices_to_join(flows: Records, signals: Records, of_source: Ints) -> Ints:
-    """Devices with flows of several formats, or with flows and signals of different ones."""
-    seen = [np.unique(part["device"].astype(np.int64) << 32 | of_source[part["source"]]) for part in (flows, signals)]
+    """Devices with flows of several kinds, or with flows and signals of different ones."""
+    kinds = (_kinds(flows, of_source), of_source[signals["source"]] * 2)
+    parts = zip((flows, signals), kinds, strict=True)
+    seen = [np.unique(part["device"].astype(np.int64) << 32 | kind) for part, kind in parts]
     with_flows = np.unique(flows["device"]).astype(np.int64)
     devices, counts = np.unique(np.unique(np.concatenate(seen)) >> 32, return_counts=True)
     return np.asarray(np.intersect1d(devices[counts > 1], with_flows), np.int64)
+
+
+def _kinds(flows: Records, of_source: Ints) -> Ints:
+    """What is matched as one: a format's dated connections, and apart from them its sockets first seen open."""
+    return np.asarray(of_source[flows["source"]] * 2 + ((flows["seen"] & FIRST_SEEN) > 0), np.int64)
 
 
 def _in_order(flows: Records, ranks: Ints) -> Ints:
@@ -251,7 +262,20 @@ class _Device:
                 found = match(self._side(a, key_a, ahead), self._side(b, key_b, 0.0), tolerance)
                 self._merge(a[found.left], b[found.right])
                 matched, contested = matched + len(found.left), contested + self._contested(found, a)
-        return matched, contested
+        return matched + self._seen_again(left, right, ahead, tolerance), contested
+
+    def _seen_again(self, left: Ints, right: Ints, ahead: float, tolerance: float) -> int:
+        """Merge sockets that were seen open while a connection of the same 5-tuple was: a state may be told twice."""
+        again = 0
+        for _ in range(MOST_REPEATS):
+            rest = left[self.kept[left] & ((self.flows["seen"][left] & FIRST_SEEN) > 0)]
+            a, b, key_a, key_b = self._pairs(rest, right, _ENDPOINTS[0])
+            found = match(self._side(a, key_a, ahead), self._side(b, key_b, 0.0), tolerance)
+            if not len(found.left):
+                break
+            self._merge(a[found.left], b[found.right])
+            again += len(found.left)
+        return again
 
     def _taken(self, left: Ints) -> Ints:
         """Rows of the base that a record of this format was merged into already."""

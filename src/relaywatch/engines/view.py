@@ -109,7 +109,7 @@ def read_view(
         view.reads.append(_read(unit, view, device, watcher, profiled=profiled))
     view.intake.seal()
     view.identity = unify(view.intake.identities, view.intake.tables, view.intake.registry)
-    if len(set(view.formats.values())) > 1:
+    if len(set(view.formats.values())) > 1 or view.intake.sockets_met:
         _join(view)
     view.devices, view.apps = _counts(view)
     return view

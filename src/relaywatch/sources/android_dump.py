@@ -130,13 +130,13 @@ class AndroidFolder:
 
     @staticmethod
     def members(folder: Path) -> frozenset[Path]:
-        """The folder's dump texts and package lists, where there are several and one says which phone it is."""
+        """The dump texts, package lists and intrusion logs of a folder and those in it, if getprop says which phone."""
         found = {path: head for path in _plain_files(folder) if (head := _File(str(path), path).head()).content}
         texts = {path for path, head in found.items() if AndroidText.fits(head)}
-        named = any(found[path].content.lstrip().startswith(b"[") for path in texts)
-        if not named or len(texts) < 2:
+        if not any(found[path].content.lstrip().startswith(b"[") for path in texts):
             return frozenset()
-        return frozenset(texts | {path for path, head in found.items() if AndroidQfPackages.fits(head)})
+        others = {path for path, head in found.items() if any(reader.fits(head) for reader in _MEMBER_READERS)}
+        return frozenset(texts | others) if len(texts | others) > 1 else frozenset()
 
     def read(self, folder: Path, reading: Reading) -> Iterator[Batch]:
         """Rows of all files, with the zone, the time and the packages that any of them states."""
@@ -146,12 +146,26 @@ class AndroidFolder:
 
 
 def _plain_files(folder: Path) -> list[Path]:
+    """Files of the folder, and of the folders in it, that may be text; only where one of its own may be getprop's."""
+    own = _listed(folder)
+    if not any(path.name.startswith("getprop") for path in own):
+        return []
+    inner = [
+        path
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir() and not entry.is_symlink()
+        for path in _listed(entry)
+    ]
+    return [*own, *inner][:MOST_MEMBERS]
+
+
+def _listed(folder: Path) -> list[Path]:
     try:
         entries = sorted(folder.iterdir())
     except OSError:
         return []
     kept = [path for path in entries if not path.name.startswith(".") and not path.is_symlink() and path.is_file()]
-    return [path for path in kept if path.suffix.lower() in {".txt", ".json", ".log", ""}][:MOST_MEMBERS]
+    return [path for path in kept if path.suffix.lower() in {".txt", ".json", ".log", ""}]
 
 
 def _members(holder: Path | BinaryIO, outer: tuple[str, ...], path: Path, reading: Reading, depth: int) -> list[_File]:

@@ -69,9 +69,9 @@ def sound_times(frame: pl.DataFrame, path: Path, reading: Reading, *, place: str
 def connect_batches(
     connects: pl.DataFrame, path: Path, reading: Reading, names: EventNames, *, place: str = "line"
 ) -> list[Batch]:
-    """Flows of connects: position, device, time, package, address ("/1.2.3.4", "host/::1" or plain), port.
+    """Flows of connects: position, device, time, package, address ("/1.2.3.4", "host/::1" or plain), port, key.
 
-    place: what positions count.
+    key: a hash of the event; place: what positions count.
     Connects to the phone itself are left: they never leave it. Damaged addresses and ports go to quarantine.
     """
     connects = connects.with_columns(
@@ -94,7 +94,7 @@ def connect_batches(
         "device_uid": text(connects["device"]),
         "android_package": text(packages),
         "android_uid": column(uids),
-        "flow_id": column(connects["position"]),
+        "flow_id": column((connects["key"] // 2).cast(pl.Int64)),  # the event's own, so that overlapping files agree
         "start_time": column(connects["time"]),
         "protocol_num": 6,
         "direction_id": int(Direction.OUTBOUND),
@@ -121,10 +121,10 @@ def lookup_batches(lookups: pl.DataFrame, path: Path, names: EventNames) -> list
     answers = lookups.explode("addresses")
     answers = answers.with_columns(canonical_addresses(answers["addresses"]).alias("address"))
     names.add(answers)
-    told = answers.group_by("position", maintain_order=True).agg(pl.col("address").drop_nulls())
-    answered = told["address"].list.join(" ")
-    line = pl.concat_str(lookups["hostname"].fill_null(""), answered, separator=" ").str.strip_chars_end(" ")
-    detail = pl.select(line).to_series()
+    answered = answers.group_by("position").agg(pl.col("address").drop_nulls().str.join(" "))
+    told = lookups.join(answered, on="position", how="left", maintain_order="left")
+    words = pl.concat_str(pl.col("hostname").fill_null(""), pl.col("address").fill_null(""), separator=" ")
+    detail = told.select(words.str.strip_chars_end(" ").alias("detail"))["detail"]
     return [_signals(lookups, SignalKind.NAME_LOOKUP, detail, path)]
 
 

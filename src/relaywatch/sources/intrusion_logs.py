@@ -76,10 +76,11 @@ class IntrusionLogs:
 
 def _fresh(frame: pl.DataFrame, seen: pl.Series, reading: Reading) -> tuple[pl.DataFrame, pl.Series]:
     """The events that were not met before."""
-    keys = frame.select(pl.struct(sorted(_KINDS)).hash().alias("seen"))["seen"]
-    again = keys.is_in(seen.implode()) | keys.is_duplicated() & ~keys.is_first_distinct()
+    keys = frame.select(pl.struct(sorted(_KINDS)).hash().alias("key"))["key"]
+    again = keys.is_in(seen.implode()) | ~keys.is_first_distinct()
     reading.tally.left("an event that is listed twice", int(again.sum()))
-    return frame.filter(~again), pl.concat([seen, keys.filter(~again)]).tail(REMEMBERED)
+    fresh = frame.with_columns(keys).filter(~again)
+    return fresh, pl.concat([seen, fresh["key"].rename("seen")]).tail(REMEMBERED)
 
 
 def _connects(frame: pl.DataFrame, path: Path, reading: Reading, names: EventNames) -> list[Batch]:
@@ -91,6 +92,7 @@ def _connects(frame: pl.DataFrame, path: Path, reading: Reading, names: EventNam
         event.field("package_name").alias("package"),
         event.field("ip_address").alias("address"),
         event.field("port").alias("port"),
+        "key",
     )
     return connect_batches(sound_times(rows, path, reading), path, reading, names)
 

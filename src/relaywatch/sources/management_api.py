@@ -170,15 +170,13 @@ class _Log:
 
     def _fresh(self, events: pl.DataFrame) -> pl.DataFrame:
         """The events that were not met before, by device, id and time."""
-        keys = events.select(
-            pl.struct("device", "eventId", "time", "eventType", pl.col("connectEvent"), pl.col("dnsEvent"))
-            .hash()
-            .alias("seen")
-        )["seen"]
+        what = pl.struct("device", "eventId", "time", "eventType", "connectEvent", "dnsEvent")
+        keys = events.select(what.hash().alias("key"))["key"]
         again = keys.is_in(self._seen.implode()) | ~keys.is_first_distinct()
         self._reading.tally.left("an event that came before", int(again.sum()))
-        self._seen = pl.concat([self._seen, keys.filter(~again)]).tail(REMEMBERED)
-        return events.filter(~again)
+        fresh = events.with_columns(keys).filter(~again)
+        self._seen = pl.concat([self._seen, fresh["key"].rename("seen")]).tail(REMEMBERED)
+        return fresh
 
     def _lookups(self, events: pl.DataFrame) -> pl.DataFrame:
         event = pl.col("dnsEvent").struct
@@ -200,6 +198,7 @@ class _Log:
             event.field("packageName").alias("package"),
             event.field("destinationIpAddress").alias("address"),
             event.field("destinationPort").alias("port"),
+            "key",
         )
 
     def _state_batch(self, intervals: pl.DataFrame) -> Batch:
