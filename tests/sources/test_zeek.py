@@ -434,6 +434,15 @@ def test_plain_http_names_its_flow_by_the_host_that_was_asked_for(tmp_path, chan
         assert flow["hostname_observability"] == (Observability.OBSERVED if name else Observability.NOT_OBSERVABLE)
 
 
+def test_what_is_asked_for_through_a_proxy_does_not_name_the_proxy(tmp_path):
+    connect = request(uid=RECORD["uid"], method="CONNECT", uri="bank.example:443") | {"id.orig_h": PHONE}
+    (tmp_path / "http.log").write_bytes(log(connect | {"id.resp_h": SERVER}, path="http", fields=HTTP))
+    hello = {"ts": "1", "uid": RECORD["uid"], "server_name": "bank.example"}
+    (tmp_path / "ssl.log").write_bytes(log(hello, path="ssl", fields=list(hello)))
+    (tmp_path / "conn.log").write_bytes(log(RECORD))
+    assert read_paths(tmp_path)[0]["flows"][0]["remote_hostname"] is None
+
+
 TUNNEL = ["ts", "uid", "id.orig_h", "id.orig_p", "id.resp_h", "id.resp_p", "tunnel_type", "action"]
 
 

@@ -51,6 +51,7 @@ def http_signals(path: Path, stream: BinaryIO, reading: Reading, names: TlsNames
         direct = frame.filter(~connects)
         reading.tally.left(ONLY_NAMES, direct.height)
         names.add(_hosts(direct).head(NAMES_KEPT - names.count))
+        names.bar(frame.filter(connects | _to_proxy())["uid"])
         if asked.height:
             target = pl.coalesce("uri", "host", pl.lit("?"))
             said = pl.format("CONNECT {} {}", target, pl.col("status_code").cast(pl.String).fill_null(""))
@@ -59,11 +60,13 @@ def http_signals(path: Path, stream: BinaryIO, reading: Reading, names: TlsNames
             yield signals
 
 
+def _to_proxy() -> pl.Expr:
+    return pl.col("uri").fill_null("").str.contains(_TO_PROXY)
+
+
 def _hosts(requests: pl.DataFrame) -> pl.DataFrame:
     """The connection and the host of each request to an origin server."""
-    named = requests.filter(~pl.col("uri").fill_null("").str.contains(_TO_PROXY)).select(
-        "uid", pl.col("host").str.replace(r":\d{1,5}$", "")
-    )
+    named = requests.filter(~_to_proxy()).select("uid", pl.col("host").str.replace(r":\d{1,5}$", ""))
     named = named.with_columns(host_name("host"))
     sound = pl.col("host").str.contains(_NAME) & ~pl.col("host").str.contains(_NO_NAME)
     return named.filter(sound).select("uid", pl.col("host").alias("server_name"))

@@ -28,7 +28,13 @@ class TlsNames:
     def __init__(self) -> None:
         self._uids: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
         self._names: list[pl.Series] = []
+        self._barred: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
         self.count = 0
+
+    def bar(self, uids: pl.Series) -> None:
+        """Never name these connections: what is asked for through a proxy is not the proxy's name."""
+        if sum(map(len, self._barred)) < NAMES_KEPT:
+            self._barred.append(uids.drop_nulls().cast(pl.String).hash().to_numpy())
 
     def add(self, frame: pl.DataFrame) -> None:
         """Take the named connections of a block of ssl.log (columns uid, server_name)."""
@@ -41,9 +47,11 @@ class TlsNames:
         """Order the names for look-up; nothing can be added after."""
         keys = np.concatenate([np.empty(0, np.uint64), *self._uids])
         order = np.argsort(keys, kind="stable")
+        if self._barred:
+            order = order[~np.isin(keys[order], np.concatenate(self._barred))]
         self._keys = keys[order]
         self._ordered = pl.concat([pl.Series("name", [], pl.String), *(s.rename("name") for s in self._names)])[order]
-        self._uids, self._names = [], []
+        self._uids, self._names, self._barred = [], [], []
 
     def of(self, uids: pl.Series) -> pl.Series:
         """The name of each connection; null where there is none."""
