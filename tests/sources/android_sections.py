@@ -63,3 +63,10 @@ def assert_parser_survives(parser: SectionParser, content: bytes, *, name: str =
     rng = random.Random(11)  # noqa: S311 - seeded, so that it repeats
     for _ in range(300):
         parsed(parser, mutate(content, rng).decode("utf-8", "replace"), name=name, command=command)
+
+
+def assert_linear(parser: SectionParser, begins: list[str]) -> None:
+    """Long lines that nearly match are read in a time that a test can wait for: no pattern backtracks twice."""
+    fillers = (" ", "1", "a", "1:", "time=+", "a.", "1,", "VPN", '"', "= ", "[", "/x", "+1s ")
+    for begin in begins:
+        parsed(parser, "\n".join(begin + filler * (65_000 // len(filler)) for filler in fillers))

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, brief, context, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, context, parsed
 
 from relaywatch.model.schemas import Observability
 from relaywatch.sources.activity_state import activity_state, network_policy
@@ -103,3 +103,18 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(parser, content)
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(
+        activity_state,
+        [
+            "    Proc # 0: fore   T/A/TOP  trm: 0 ",
+            " ",
+            "    UID ",
+            "  topResumedActivity=ActivityRecord{",
+            "  * ServiceRecord{",
+            "  mCurrentVpns={",
+        ],
+    )
+    assert_linear(network_policy, ["  UID=1 state=", "  UID=1 state={procState=TOP"])

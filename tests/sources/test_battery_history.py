@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, brief, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, parsed
 
 from relaywatch.model.schemas import Observability
 from relaywatch.sources.battery_history import battery_history
@@ -96,3 +96,10 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(battery_history, content, name="batterystats")
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(
+        battery_history,
+        ['Battery History (\n   +1s (2) 1 +top=u0a1:"', "Battery History (\n  +", "9,h,0:", '9,hsp,0,1,"'],
+    )

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, brief, context, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, context, parsed
 
 from relaywatch.sources.event_log import event_log
 
@@ -80,3 +80,10 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(event_log, content, name="logcat")
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(
+        event_log,
+        ["10-01 09:50:05.000  1000   929   996 I am_proc_start: [0,3663,", "10-01 09:50:05.000 ", "1790838000.250"],
+    )

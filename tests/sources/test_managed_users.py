@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, brief, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, parsed
 
 from relaywatch.sources.managed_users import device_idle, device_policy, users
 
@@ -93,3 +93,9 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(parser, content)
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(users, ["  UserInfo{0:"])
+    assert_linear(device_policy, ["  Device Owner:\n  package=", "  mAlwaysOnVpnPackage="])
+    assert_linear(device_idle, ["  Whitelist user apps:\n    "])

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, parsed
+from android_sections import assert_linear, assert_parser_survives, parsed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,3 +117,16 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(package_state, content)
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(
+        package_state,
+        [
+            "package:",
+            "package:a uid:1,",
+            "  Package [",
+            "  Package [a.b] (1):\n    appId=1",
+            "  Package [a.b] (1):\n    User 0: ",
+        ],
+    )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import mutations
 import pytest
-from android_sections import assert_parser_survives, brief, context, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, context, parsed
 
 from relaywatch.sources.proxy_settings import proxy_settings
 
@@ -80,3 +80,10 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(proxy_settings, content)
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(
+        proxy_settings,
+        ["http_proxy=", "_id:1 name:http_proxy pkg:a value:", "global_http_proxy_host=", "always_on_vpn_app="],
+    )

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, brief, context, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, context, parsed
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -131,3 +131,10 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(usage_stats, content, name="usagestats")
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(
+        usage_stats,
+        ['    time="2026-10-01 09:40:00" type=A package=b', "    time=", '  Last 24 hour events (timeRange="', " "],
+    )

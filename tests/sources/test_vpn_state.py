@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import mutations
-from android_sections import assert_parser_survives, brief, context, parsed
+from android_sections import assert_linear, assert_parser_survives, brief, context, parsed
 
 from relaywatch.sources.vpn_state import app_ops, connectivity, system_ui, vpn_management
 
@@ -126,3 +126,17 @@ def test_hostile_variants_are_survived(tmp_path: Path) -> None:
         assert_parser_survives(parser, content)
         for _ in range(200):
             mutations.assert_survives(tmp_path, name, mutations.mutate(content, rng))
+
+
+def test_long_lines_are_read_in_linear_time() -> None:
+    assert_linear(vpn_management, ["VPNs:\n  0: ", "VPNs:\n  0: a\n   Active vpn type: "])
+    assert_linear(connectivity, ["  NetworkAgentInfo{ Transports: ", "  NetworkAgentInfo{ HttpProxy: ["])
+    assert_linear(
+        app_ops,
+        [
+            "  Uid ",
+            "    Package a.b:\n      ACTIVATE_VPN: ",
+            "    Package a.b:\n      ACTIVATE_VPN (\n   Access: [x] 2026-10-01 09:00:00 (",
+        ],
+    )
+    assert_linear(system_ui, ["  mCurrentVpns={"])

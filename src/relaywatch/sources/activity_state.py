@@ -23,7 +23,8 @@ _RESUMED: Final = re.compile(
     r"(?:ActivityRecord\{\S+ u(\d{1,4}) ([^\s/]+)/(\S+)|null)"
 )
 _PROCESS: Final = re.compile(
-    r"\s*(?:Proc|PERS)?\s*#\s*\d+:\s+\S+(?:\s*\+?\s*\d+)?\s+\S\s*/(.)/(\S+)\s.*?\b\d+:([^\s/]+)/(\w+)(?: \((.*)\))?"
+    r" {0,16}(?:(?:Proc|PERS) {0,4})?# {0,4}\d{1,5}: {1,8}\S{1,16}(?: ?\+? {0,3}\d{1,4})? {1,16}\S ?/(.)/(\S{1,16}) "
+    r".{0,200}?\b\d{1,10}:([^\s/]{1,255})/(\w{1,32})(?: \((.{0,100})\))?"
 )
 _UID: Final = re.compile(r"\s*UID \S+: UidRecord\{\S+ (\S+) (\S+) ")
 _SERVICE: Final = re.compile(r"(\s*)\* ServiceRecord\{\S+ u(\d{1,4}) ([^\s/]+)/([^\s}]+)")

@@ -29,6 +29,8 @@ UNKNOWN_ZONE_S: Final = 14 * 3600.0
 """Furthest that a zone lies from UTC: the error of a local time whose zone is not known."""
 CLOCK_SKEW_S: Final = 2.0
 """A phone's own clock against the true time, as long as it is set by a network."""
+MOST_ROWS: Final = 200_000
+"""Rows of one section, many times those of any phone: what is held in memory stays bounded."""
 TOLD: Final = "told elsewhere in the same dump"
 ENDS: Final = "ends what an earlier line began"
 UNDATED: Final = "the dump does not say when it was taken"
@@ -164,6 +166,9 @@ class SectionFacts:
         self._add("inventory", line, values)
 
     def _add(self, table: Any, line: int, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - a table's name
+        if len(self._rows) >= MOST_ROWS:
+            self.left(line, f"beyond the {MOST_ROWS} rows that one section may give")
+            return
         self._rows.add(table, self._section.first_line + line, self._device, **values)
         self._with_rows.add(line)
 
@@ -273,6 +278,8 @@ class Intervals:
         self._open.clear()
 
     def _give(self, subject: Subject, running: _Open, end: int | None) -> None:
+        # A clock that was set back in between would let the interval end before its begin.
+        end = None if end is None else max(end, running.start)
         self._facts.signal(
             running.line, subject.kind, running.start, end=end, package=subject.package, uid=subject.uid,
             detail=subject.detail, skew_s=self._skew_s(),

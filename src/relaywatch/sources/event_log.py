@@ -23,6 +23,7 @@ from relaywatch.sources.android_facts import (
     Subject,
     local_us,
     package_name,
+    uid_number,
 )
 from relaywatch.sources.android_section import DumpContext, Section
 from relaywatch.sources.reading import Reading
@@ -107,8 +108,8 @@ def _give(event: _Event, facts: SectionFacts, intervals: Intervals, skew_s: floa
 def _process_start(event: _Event, facts: SectionFacts, skew_s: float) -> None:
     """[user, pid, uid, process, what for, component]."""
     values = event.values
-    uid = int(values[2]) if len(values) >= 5 and values[2].isascii() and values[2].isdigit() else LAST_UID + 1
-    if uid > LAST_UID:
+    uid = uid_number(values[2]) if len(values) >= 5 else None
+    if uid is None:
         facts.damaged(event.line, "am_proc_start", ",".join(values))
         return
     component = values[5].strip("{}") if len(values) > 5 else ""

@@ -48,6 +48,8 @@ _PERMISSIONS: Final = {
 }
 """Permissions without which an app can hardly relay for long; others are not listed."""
 _VALUE_CHARACTERS: Final = 100
+MOST_USERS: Final = 100
+"""Users of one phone, at the most."""
 
 
 @dataclass(slots=True)
@@ -128,11 +130,11 @@ def _take(block: _App | _Shared, text: str) -> None:
 def _give(app: _App, granted: set[str], service: str | None, facts: SectionFacts) -> None:
     """The rows of one app."""
     stated = app.fields.get("appId") or app.fields.get("userId") or ""
-    if not (stated.isascii() and stated.isdigit()) or int(stated[:10]) >= USER_UIDS:
+    if not (stated.isascii() and stated.isdigit()) or len(stated) > 5:
         facts.damaged(app.line, "appId", stated or "nothing")
         return
     users = app.users if app.users_stated else [0]
-    users = [user for user in dict.fromkeys(users) if user < LAST_UID // USER_UIDS]
+    users = [user for user in dict.fromkeys(users) if user < LAST_UID // USER_UIDS][:MOST_USERS]
     if not users:
         facts.left(app.line, "installed for no user")
     digest = _DIGEST.search(app.fields.get("signatures", ""))
@@ -179,7 +181,7 @@ def _give_listed(line: int, found: re.Match[str], facts: SectionFacts) -> None:
         facts.damaged(line, "package", found[0])
         return
     numbers = [int(uid) for uid in uids[1].split(",")]
-    if any(uid > LAST_UID for uid in numbers):
+    if len(numbers) > MOST_USERS or any(uid > LAST_UID for uid in numbers):
         facts.damaged(line, "uid", uids[1])
         return
     installer, version = _LISTED_INSTALLER.search(found[2]), _LISTED_VERSION.search(found[2])

@@ -43,7 +43,7 @@ _VPN_OPS: Final = {"ACTIVATE_VPN", "ESTABLISH_VPN_SERVICE", "ESTABLISH_VPN_MANAG
 _ACCESS: Final = re.compile(
     r"\s+(Access|Reject): \[\S+\] (\d{4}-\d\d-\d\d \d\d:\d\d:\d\d(?:\.\d{1,6})?) \([^)]*\)(?: duration=(\S+))?"
 )
-_OLD_USE: Final = re.compile(r"\btime=(\+\S+) ago")
+_OLD_USE: Final = re.compile(r"\btime=(\+\S{1,40}) ago")
 _BUILT_IN: Final = "[Legacy VPN]"
 PLACEHOLDER: Final = "a placeholder: no VPN runs"
 ACCESS_STAMP_S: Final = 0.001
