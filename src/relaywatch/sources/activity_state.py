@@ -29,7 +29,7 @@ _PROCESS: Final = re.compile(
 _UID: Final = re.compile(r"\s*UID \S+: UidRecord\{\S+ (\S+) (\S+) ")
 _SERVICE: Final = re.compile(r"(\s*)\* ServiceRecord\{\S+ u(\d{1,4}) ([^\s/]+)/([^\s}]+)")
 _VPN_INTENT: Final = "act=android.net.VpnService"
-_POLICY: Final = re.compile(r"\s*UID=(-?\d{1,10}) state=(?:(\d+) \(([^)]*)\)|\{procState=([A-Z_]+)[^}]*\})")
+_POLICY: Final = re.compile(r"\s*UID=(-?\d{1,10}) state=(?:(\d+) \(([^)]*)\)|\{procState=([A-Z_]{1,40})[^}]*\})")
 _IN_FRONT: Final = {"TOP"}
 _SERVING: Final = {"FGS", "FGSL", "FOREGROUND_SERVICE", "FOREGROUND_SERVICE_LOCATION"}
 _TOP_STATE: Final = 2
