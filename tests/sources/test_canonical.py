@@ -333,6 +333,12 @@ def test_any_bytes_among_parquets_values_are_survived(tmp_path, content, at):
     assert whole_file or len(found["flows"]) + quarantine.total == 5
 
 
+def as_parquet(*rows: dict[str, object]) -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(list(rows)), sink)
+    return sink.getvalue()
+
+
 FUZZ_SEEDS: list[tuple[str, bytes]] = [
     (
         "records.ndjson",
@@ -345,7 +351,8 @@ FUZZ_SEEDS: list[tuple[str, bytes]] = [
                 {"table": "inventory", "device_uid": "phone-7", "source": "x", "position": 1, "clock": "device"},
             )
         ).encode(),
-    )
+    ),
+    ("flows.parquet", as_parquet(FLOW, FLOW | {"remote_ip": "2001:db8::7"}, FLOW | {"established": None})),
 ]
 
 
