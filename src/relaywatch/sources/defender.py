@@ -8,9 +8,10 @@ Format: Microsoft's schema reference of DeviceNetworkEvents, DeviceInfo and Devi
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Final, TypeVar
+from typing import Any, BinaryIO, ClassVar, Final, TypeVar, cast
 
 import polars as pl
 import pyarrow as pa
@@ -23,7 +24,7 @@ from relaywatch.sources.defender_context import Adapters, Devices, device_rows
 from relaywatch.sources.defender_events import event_batches
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.lines import typed
-from relaywatch.sources.reading import Head, Reading
+from relaywatch.sources.reading import HEAD_BYTES, Head, Reading
 
 _TEXTS: Final = (
     "Timestamp", "TimeGenerated", "DeviceId", "DeviceName", "ActionType", "RemoteIP", "RemoteUrl", "LocalIP",
@@ -33,14 +34,10 @@ _TEXTS: Final = (
 )  # fmt: skip
 _PORTS: Final = ("LocalPort", "RemotePort")
 _FIELDS: Final = [*(pa.field(n, pa.string()) for n in _TEXTS), *(pa.field(n, pa.int64()) for n in _PORTS)]
-_SCHEMA: Final = pa.schema(
-    [
-        pa.field("time", pa.string()),
-        pa.field("category", pa.string()),
-        pa.field("properties", pa.struct(_FIELDS)),
-        *_FIELDS,
-    ]
+_STREAMED: Final = pa.schema(
+    [pa.field("time", pa.string()), pa.field("category", pa.string()), pa.field("properties", pa.struct(_FIELDS))]
 )
+_EITHER: Final = pa.schema([*_STREAMED, *_FIELDS])
 _CATEGORY: Final = "AdvancedHunting-"
 _EVENTS, _INFO, _ADAPTERS = "DeviceNetworkEvents", "DeviceInfo", "DeviceNetworkInfo"
 _ROWS: Final = 20_000
@@ -62,9 +59,24 @@ class Defender:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Inventory, flows and signals by blocks."""
-        flat = (_flat(frame) for frame in frames(stream, path, _SCHEMA, reading))
+        start = stream.read(HEAD_BYTES)
+        bare = any("properties" not in record for record in first_records(Head(path, start)))
+        schema = _EITHER if bare else _STREAMED  # each field that no record has costs as one that all have
+        flat = (_flat(frame) for frame in frames(cast("BinaryIO", _Rejoined(start, stream)), path, schema, reading))
         parts = (pl.concat(part) for part in _gathered(flat, pl.DataFrame.__len__))
         yield from _all(parts, path, reading)
+
+
+class _Rejoined(io.BufferedIOBase):
+    """A stream whose start was read already."""
+
+    def __init__(self, start: bytes, rest: BinaryIO) -> None:
+        self._start = start
+        self._rest = rest
+
+    def read(self, size: int | None = -1) -> bytes:
+        start, self._start = self._start, b""
+        return start or self._rest.read(-1 if size is None else size)
 
 
 class DefenderCsv:
@@ -134,10 +146,10 @@ def _has_columns(record: dict[str, Any]) -> bool:
 
 def _flat(frame: pl.DataFrame) -> pl.DataFrame:
     """The columns of a table, whether streamed in `properties` or bare."""
-    streamed = frame["properties"].is_not_null()
+    streamed = frame["properties"].is_not_null().all() or "DeviceId" not in frame.columns
     names = (*_TEXTS, *_PORTS)
     inner = [pl.col("properties").struct.field(name) for name in names]
-    if streamed.all():
+    if streamed:
         columns = inner
     else:
         columns = [pl.coalesce(one, pl.col(name)).alias(name) for one, name in zip(inner, names, strict=True)]
@@ -205,10 +217,13 @@ def _sound(frame: pl.DataFrame, path: Path, reading: Reading) -> pl.DataFrame:
 
 def _instant(text: pl.Expr) -> pl.Expr:
     """Microseconds of ISO 8601 in UTC, to seven decimals as Defender writes it; null where it is none."""
-    plain = text.str.strip_chars().str.strip_suffix("Z").str.replace(" ", "T", literal=True)
-    whole = plain.str.slice(0, 19).str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us").cast(pl.Int64)
+    plain = text.str.strip_suffix("Z")
+    whole = plain.str.slice(0, 19).str.replace(" ", "T", literal=True)
+    seconds = whole.str.to_datetime("%Y-%m-%dT%H:%M:%S", strict=False, time_unit="us").cast(pl.Int64)
     rest = plain.str.slice(19)
-    fraction = rest.str.slice(1, 6).str.pad_end(6, "0").cast(pl.Int64, strict=False)
-    sound = (rest == "") | rest.str.contains(r"^\.[0-9]{1,9}$")
-    us = whole + pl.when(rest == "").then(0).otherwise(fraction)
-    return pl.when(sound & us.is_between(0, (LAST_SECOND - 1) * 1_000_000)).then(us)
+    digits = rest.str.slice(1).str.pad_end(9, "0")
+    fraction = pl.when((rest.str.slice(0, 1) == ".") & (digits.str.len_bytes() == 9)).then(
+        digits.cast(pl.UInt32, strict=False)
+    )
+    us = seconds + pl.when(rest == "").then(0).otherwise(fraction // 1000)
+    return pl.when(us.is_between(0, (LAST_SECOND - 1) * 1_000_000)).then(us)

@@ -20,6 +20,7 @@ SKEW_BOUND_S: Final = 5.0
 """The device stamps its events; its clock follows the network's."""
 DEVICES_KEPT: Final = 100_000
 """Devices, and their processes, remembered so that each is described once; beyond, some are described again."""
+KEYS_KEPT: Final = 1_000_000
 ADDRESSES_PER_RECORD: Final = 64
 _ANDROID: Final = "android"
 
@@ -27,12 +28,13 @@ _ANDROID: Final = "android"
 class Devices:
     """What is known of the devices so far: which run Android, and what has been said of them already."""
 
-    __slots__ = ("_android", "_told", "given")
+    __slots__ = ("_android", "_met", "_told", "given")
 
     def __init__(self, given: str) -> None:
         self.given = given
         self._android: set[str] = set()
         self._told: set[tuple[str, str]] = set()
+        self._met = pl.Series(dtype=pl.UInt64)
 
     def uid(self, device_id: str) -> str:
         """The device's name in the tables."""
@@ -46,6 +48,12 @@ class Devices:
     def android(self) -> list[str]:
         """Devices that a record has called Android."""
         return sorted(self._android)
+
+    def unmet(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """The first row of each `key` (a hash) that was not met before."""
+        new = frame.filter(~pl.col("key").is_in(self._met.implode())).unique("key", keep="first", maintain_order=True)
+        self._met = pl.concat([self._met if len(self._met) < KEYS_KEPT else self._met.clear(), new["key"]])
+        return new
 
     def first_time(self, device_id: str, what: str) -> bool:
         """Whether this has not been told of the device yet."""
