@@ -155,7 +155,7 @@ def _by_answer(flows: Records, asked: Flags, signals: Records) -> pl.DataFrame:
 
 
 def _usual(after: npt.NDArray[np.int64]) -> int:
-    """Where the times, us, between look-ups and their packets pile up: the clocks' offset, finer than connects show it."""
+    """Where the times, us, between look-ups and their packets pile up: finer than connects show the offset."""
     ordered = np.sort(after)
     if len(ordered) < FEWEST_ANSWERS:
         return 0

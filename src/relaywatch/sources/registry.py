@@ -21,6 +21,7 @@ from relaywatch.sources.management_inventory import ManagementInventory
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
 from relaywatch.sources.reading import FileReader, FolderReader
+from relaywatch.sources.suricata_eve import SuricataEve
 from relaywatch.sources.threat_crowdstrike import FalconMobile
 from relaywatch.sources.threat_lookout import Lookout
 from relaywatch.sources.threat_products import HarmonyMobile, Pradeo, Zimperium
@@ -37,6 +38,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     AndroidZip(),
     CanonicalParquet(),
     CanonicalNdjson(),
+    SuricataEve(),
     IntrusionLogs(),
     ManagementUsageLogs(),
     ManagementInventory(),

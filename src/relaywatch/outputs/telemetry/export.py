@@ -17,6 +17,7 @@ from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
 from relaywatch.outputs.telemetry.socket_polls import write_socket_polls
+from relaywatch.outputs.telemetry.suricata_eve import write_suricata
 from relaywatch.outputs.telemetry.zeek_logs import write_zeek
 
 
@@ -43,6 +44,8 @@ class ExportFormat(StrEnum):
     """The Android Management API's usage logs: connects, name look-ups, process starts, keyguard; with the app."""
     SOCKET_POLLS = "socket-polls"
     """A phone's socket tables, one every five seconds: who owns and who listens; what falls between is not seen."""
+    SURICATA = "suricata"
+    """Suricata's EVE log as a sensor beside the devices would write it: frame bytes, no apps."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -55,6 +58,7 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.DHCP_LEASES: write_dhcp_leases,
     ExportFormat.MANAGEMENT_API: write_management_api,
     ExportFormat.SOCKET_POLLS: write_socket_polls,
+    ExportFormat.SURICATA: write_suricata,
     ExportFormat.INTRUSION_LOGS: write_intrusion_logs,
 }
 
