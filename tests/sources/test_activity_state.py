@@ -65,7 +65,12 @@ def test_services_activities_and_processes_at_the_dumps_time() -> None:
         ("FOREGROUND_UI", "com.news", 10_050),
         ("FOREGROUND_SERVICE", "org.proxy", 1_010_098),
     ]
-    assert {start for _, _, start, _ in brief(rows)} == {"08:00:00"}
+    # In front and serving hold for that moment only; a VPN stays until something says otherwise.
+    assert {(kind, start, end) for kind, _, start, end in brief(rows)} == {
+        ("FOREGROUND_UI", "08:00:00", "08:00:00"),
+        ("FOREGROUND_SERVICE", "08:00:00", "08:00:00"),
+        ("VPN", "08:00:00", None),
+    }
     assert reading.tally.unused["told elsewhere in the same dump"] == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import mutations
 from android_sections import assert_linear, assert_parser_survives, brief, parsed
 
-from relaywatch.model.schemas import Observability
+from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.sources.battery_history import battery_history
 
 PRETTY = """Battery History (0% used, 9124 used of 4096KB, 47 strings using 4816):
@@ -49,13 +49,13 @@ FUZZ_SEEDS = [
 
 def test_relative_times_count_from_the_stated_clock() -> None:
     rows, reading = parsed(battery_history, PRETTY)
-    assert brief(rows) == [
+    assert brief([row for row in rows if row["kind"] != SignalKind.CAPTURE]) == [
         ("SCREEN_ON", None, "07:00:00", "07:00:10"),
         ("FOREGROUND_UI", "org.proxy", "07:00:00", "07:00:10"),
         ("FOREGROUND_UI", "com.news", "07:00:10", "07:01:00"),
         ("SCREEN_ON", None, "07:29:59", None),
     ]
-    assert [row["android_uid"] for row in rows] == [None, 10_098, 1_010_050, None]
+    assert {row["android_uid"] for row in rows} == {None, 10_098, 1_010_050}
     assert not reading.quarantine.total
 
 
@@ -64,22 +64,24 @@ def test_newer_phones_state_the_time_on_each_line() -> None:
     assert set(brief(rows)) == {
         ("SCREEN_ON", None, "07:10:00", None),
         ("FOREGROUND_UI", "org.proxy", "07:10:00", "07:10:30"),
+        ("CAPTURE", None, "07:10:00", "07:10:30"),
     }
 
 
 def test_the_checkin_form_counts_from_line_to_line() -> None:
     rows, reading = parsed(battery_history, CHECKIN)
-    assert [(row["start_time"].timestamp(), row["end_time"].timestamp()) for row in rows] == [
-        (1790838000.25, 1790838012.25),
-        (1790838001.25, 1790838003.25),
-    ]
+    assert {(row["kind"], row["start_time"].timestamp(), row["end_time"].timestamp()) for row in rows} == {
+        (SignalKind.SCREEN_ON, 1790838000.25, 1790838012.25),
+        (SignalKind.FOREGROUND_UI, 1790838001.25, 1790838003.25),
+        (SignalKind.CAPTURE, 1790838000.25, 1790838012.25),
+    }
     assert reading.tally.unused["states the clock or a restart"] == 2
 
 
 def test_an_end_without_a_begin_was_so_since_the_historys_begin() -> None:
     text = PRETTY.replace("+running +screen ", "")
     rows, _ = parsed(battery_history, text)
-    screen = next(row for row in rows if row["android_package"] is None)
+    screen = next(row for row in rows if row["kind"] == SignalKind.SCREEN_ON)
     assert screen["start_time"] == datetime(2026, 10, 1, 7, 0, tzinfo=UTC)
     assert screen["observability"] == Observability.INFERRED
 

@@ -100,9 +100,8 @@ def _give_resumed(line: int, found: re.Match[str], facts: SectionFacts) -> None:
     if package is None:
         facts.damaged(line, "package", found[2])
         return
-    facts.signal(
-        line, SignalKind.FOREGROUND_UI, facts.context.taken, package=package, uid=facts.uid(package, int(found[1]))
-    )
+    uid = facts.uid(package, int(found[1]))
+    _give_moment(line, facts, SignalKind.FOREGROUND_UI, package=package, uid=uid)
 
 
 def _give_state(
@@ -123,9 +122,22 @@ def _give_state(
         facts.left(line, NEITHER)
         return
     only = facts.context.package(uid)
-    facts.signal(
-        line, kind, facts.context.taken, package=only or package, uid=uid, detail=why, observability=observability
-    )
+    _give_moment(line, facts, kind, package=only or package, uid=uid, detail=why, observability=observability)
+
+
+def _give_moment(
+    line: int,
+    facts: SectionFacts,
+    kind: SignalKind,
+    *,
+    package: str | None,
+    uid: int | None,
+    detail: str | None = None,
+    observability: Observability = Observability.OBSERVED,
+) -> None:
+    """So it was at the moment of the dump, and nothing says how long it stayed so: the end is that moment."""
+    taken = facts.context.taken
+    facts.signal(line, kind, taken, end=taken, package=package, uid=uid, detail=detail, observability=observability)
 
 
 def _give_service(service: _Service | None, facts: SectionFacts) -> None:
@@ -139,9 +151,10 @@ def _give_service(service: _Service | None, facts: SectionFacts) -> None:
     detail = f"{service.package}/{service.name}"
     if not service.foreground and not service.vpn:
         facts.left(service.line, "a service that is neither in the foreground nor a VPN")
-    for kind, so in ((SignalKind.FOREGROUND_SERVICE, service.foreground), (SignalKind.VPN, service.vpn)):
-        if so:
-            facts.signal(service.line, kind, facts.context.taken, package=package, uid=uid, detail=detail)
+    if service.foreground:
+        _give_moment(service.line, facts, SignalKind.FOREGROUND_SERVICE, package=package, uid=uid, detail=detail)
+    if service.vpn:
+        facts.signal(service.line, SignalKind.VPN, facts.context.taken, package=package, uid=uid, detail=detail)
 
 
 def network_policy(section: Section, context: DumpContext, reading: Reading) -> Iterator[Batch]:

@@ -161,6 +161,14 @@ class SectionFacts:
     def _device(self) -> str:
         return self._reading.device or self.context.device
 
+    def capture(self, line: int, start: int, end: int, kinds: Iterable[SignalKind], skew_s: float) -> None:
+        """A list covers this span, in which it would have shown these kinds."""
+        if end > start:
+            detail = " ".join(kind.name for kind in kinds)
+            self.signal(line, SignalKind.CAPTURE, start, end=end, detail=detail, skew_s=skew_s)
+        else:
+            self.left(line, "a list that covers no time")
+
     def inventory(self, line: int, **values: Any) -> None:  # noqa: ANN401 - any column
         """One row of the inventory."""
         self._add("inventory", line, values)

@@ -78,6 +78,9 @@ def battery_history(section: Section, context: DumpContext, reading: Reading) ->
             change(mark.line, mark.subject, time)
         previous = time
     intervals.finish()
+    if dated:
+        times, shown = [time for _, time in dated], [SignalKind.FOREGROUND_UI, SignalKind.SCREEN_ON]
+        facts.capture(dated[0][0].line, min(times), max(times), shown, skew_s)
     yield from facts.batches()
 
 

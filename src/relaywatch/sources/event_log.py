@@ -34,6 +34,7 @@ _LINE: Final = re.compile(
 )
 _RESUMED: Final = {"am_set_resumed_activity", "wm_set_resumed_activity"}
 _PAUSED: Final = {"am_pause_activity", "wm_pause_activity"}
+_SERVICES: Final = {"am_foreground_service_start", "am_foreground_service_stop"}
 _RESTATED: Final = re.compile(r"(?:am|wm)_(?:resume_activity|on_(?:top_)?(?:resume|paused|stop|create|start)\w*)\Z")
 _IDLE: Final = re.compile(r"am_uid_\w+\Z")
 STAMP_S: Final = 0.001
@@ -69,6 +70,13 @@ def event_log(section: Section, context: DumpContext, reading: Reading) -> Itera
     for event in events:
         _give(event, facts, intervals, skew_s)
     intervals.finish()
+    if events:
+        times, tags = [event.time for event in events], {event.tag for event in events}
+        shown = [SignalKind.PROCESS_START, SignalKind.FOREGROUND_UI]
+        # Not every phone writes these: only where one is seen would others have been.
+        shown += [SignalKind.FOREGROUND_SERVICE] if tags & _SERVICES else []
+        shown += [SignalKind.SCREEN_ON] if "screen_toggled" in tags else []
+        facts.capture(events[0].line, min(times), max(times), shown, skew_s)
     yield from facts.batches()
 
 
@@ -92,7 +100,7 @@ def _give(event: _Event, facts: SectionFacts, intervals: Intervals, skew_s: floa
         _process_start(event, facts, skew_s)
     elif event.tag in _RESUMED or event.tag in _PAUSED:
         _activity(event, facts, intervals)
-    elif event.tag in ("am_foreground_service_start", "am_foreground_service_stop"):
+    elif event.tag in _SERVICES:
         _service(event, facts, intervals)
     elif event.tag == "screen_toggled" and event.values[0] in ("0", "1"):
         change = intervals.begin if event.values[0] == "1" else intervals.end

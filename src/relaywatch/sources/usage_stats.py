@@ -185,12 +185,9 @@ def _give(found: _List, facts: SectionFacts) -> None:
 
 def _give_capture(found: _List, facts: SectionFacts, first: int, last: int, skew_s: float) -> None:
     """What the list covers: from its first event, as events before it may have been dropped, to its end."""
-    end = max(found.end or facts.context.taken or 0, last)
-    if found.heading is not None and end > first:
-        detail = _shown_kinds({event.kind for event in found.events})
-        facts.signal(found.heading, SignalKind.CAPTURE, first, end=end, detail=detail, skew_s=skew_s)
-    elif found.heading is not None:
-        facts.left(found.heading, "a list that covers no time")
+    if found.heading is not None:
+        end = max(found.end or facts.context.taken or 0, last)
+        facts.capture(found.heading, first, end, _shown_kinds({event.kind for event in found.events}), skew_s)
 
 
 def _interval(event: _Event, user: int, facts: SectionFacts, intervals: Intervals) -> None:
@@ -206,12 +203,12 @@ def _interval(event: _Event, user: int, facts: SectionFacts, intervals: Interval
     change(event.line, subject, event.time, "" if wide else event.part)
 
 
-def _shown_kinds(kinds: set[str]) -> str:
-    """Names of the SignalKinds that the list would have shown: Android 10 added services, Android 9 the screen."""
-    named = ["FOREGROUND_UI", "USER_INTERACTION"]
+def _shown_kinds(kinds: set[str]) -> list[SignalKind]:
+    """What the list would have shown: Android 10 added services, Android 9 the screen and the keyguard."""
+    shown = [SignalKind.FOREGROUND_UI, SignalKind.USER_INTERACTION]
     old = bool(kinds & _BEFORE_ANDROID_10)
     if not old:
-        named.append("FOREGROUND_SERVICE")
+        shown.append(SignalKind.FOREGROUND_SERVICE)
     if not old or any(_BEGINS.get(kind, _ENDS.get(kind)) in _DEVICE_WIDE for kind in kinds):
-        named += ["SCREEN_ON", "KEYGUARD_LOCKED"]
-    return " ".join(named)
+        shown += sorted(_DEVICE_WIDE)
+    return shown
