@@ -91,6 +91,11 @@ def test_netpolicy_in_its_old_and_new_forms() -> None:
     assert reading.tally.records == 6
 
 
+def test_the_moment_of_a_dump_lasts_some_minutes() -> None:
+    rows, _ = parsed(network_policy, POLICY)
+    assert {row["clock_skew_bound_s"] for row in rows} == {602.0}
+
+
 def test_a_dump_without_a_time_dates_nothing() -> None:
     rows, reading = parsed(activity_state, ACTIVITY, within=context(taken=None))
     assert not rows

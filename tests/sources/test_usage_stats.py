@@ -91,6 +91,13 @@ def test_what_dumpsys_and_its_checkin_both_list_is_given_once() -> None:
     assert reading.tally.unused["told elsewhere in the same dump"] == len(first)
 
 
+def test_the_heading_of_newer_phones_has_narrow_spaces() -> None:
+    text = PRETTY.replace("9:59 AM – 10/1/2026, 9:59 AM", "9:59\u202fAM\u2009–\u200910/1/2026, 9:59\u202fAM")
+    assert [brief([row]) for row in parsed(usage_stats, text)[0]] == [
+        brief([row]) for row in parsed(usage_stats, PRETTY)[0]
+    ]
+
+
 def test_a_crash_ends_everything_at_the_last_event_before_it() -> None:
     text = """  Last 24 hour events (beginTime=1790752800000 endTime=1790839200000 )
     time=1790838000000 type=ACTIVITY_RESUMED package=org.proxy class=A instanceId=1 flags=0x0

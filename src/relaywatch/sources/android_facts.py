@@ -31,6 +31,9 @@ CLOCK_SKEW_S: Final = 2.0
 """A phone's own clock against the true time, as long as it is set by a network."""
 MOST_ROWS: Final = 200_000
 """Rows of one section, many times those of any phone: what is held in memory stays bounded."""
+DUMP_TAKES_S: Final = 600.0
+"""A bug report states when it began; its last sections are some minutes younger."""
+DETAIL_CHARACTERS: Final = 300
 TOLD: Final = "told elsewhere in the same dump"
 ENDS: Final = "ends what an earlier line began"
 UNDATED: Final = "the dump does not say when it was taken"
@@ -137,7 +140,10 @@ class SectionFacts:
         observability: Observability = Observability.OBSERVED,
         skew_s: float | None = None,
     ) -> None:
-        """One signal; left where it cannot be dated, or where the dump told it before."""
+        """One signal; left where it cannot be dated, or where the dump told it before.
+
+        skew_s: None: what is so when the dump is taken, at any time while the dump runs.
+        """
         if start is None:
             self.left(line, UNDATED)
             return
@@ -148,8 +154,9 @@ class SectionFacts:
         self._own.add((*subject, start, end))
         self._add("signals", line, {
             "kind": int(kind), "start_time": start, "end_time": end, "observability": int(observability),
-            "android_package": package, "android_uid": uid, "detail": detail,
-        } | ({} if skew_s is None else {"clock_skew_bound_s": skew_s}))  # fmt: skip
+            "android_package": package, "android_uid": uid, "detail": detail and detail[:DETAIL_CHARACTERS],
+            "clock_skew_bound_s": self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s,
+        })  # fmt: skip
 
     def _told(self, subject: tuple[object, ...], start: int, end: int | None) -> bool:
         """Whether another section gave the fact: one form of a list rounds to seconds, the other does not."""

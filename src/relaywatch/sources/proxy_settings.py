@@ -39,7 +39,6 @@ _PROXY: Final = re.compile(r"\[?([A-Za-z0-9._:-]{1,253}?)\]?:(\d{1,5})\Z")
 _NONE: Final = {"", "null", "{null}", ":0", ":", "0", "-1"}
 EXPLAINS: Final = "restates or explains another setting"
 LAST_PORT: Final = 65_535
-_DETAIL_CHARACTERS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,4 +124,4 @@ def network_proxy(line: int, text: str, facts: SectionFacts) -> None:
 
 
 def _give(line: int, detail: str, facts: SectionFacts) -> None:
-    facts.signal(line, SignalKind.PROXY_SETTING, facts.context.taken, detail=detail[:_DETAIL_CHARACTERS])
+    facts.signal(line, SignalKind.PROXY_SETTING, facts.context.taken, detail=detail)

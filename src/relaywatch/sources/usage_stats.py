@@ -26,7 +26,7 @@ from relaywatch.sources.reading import Reading
 
 _USER: Final = re.compile(r"\s*user=(\d{1,4})\s*\Z")
 _SPAN: Final = re.compile(
-    r"\s*Last 24 hour events \((?:timeRange=\"(.*?) [–-] .*|beginTime=(\d{1,17}) endTime=(\d{1,17}).*)"
+    r"\s*Last 24 hour events \((?:timeRange=\"(.*?)\s[–-]\s.*|beginTime=(\d{1,17}) endTime=(\d{1,17}).*)"
 )
 _EVENT: Final = re.compile(r"\s*time=(?:\"([^\"]*)\"|(\S+)) type=(\S+) package=(\S+)(.*)")
 _FIELD: Final = re.compile(r" (class|instanceId)=(\S+)")
