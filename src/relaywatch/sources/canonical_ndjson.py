@@ -37,6 +37,8 @@ from relaywatch.sources.reading import Head, Reading
 PROBED_LINES: Final = 20
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _Lines = NDArray[np.int64]
+_Found = dict[TableName, list[tuple[_Lines, pa.RecordBatch]]]
+"""Rows of a block by table, each piece with its lines."""
 
 
 class CanonicalNdjson:
@@ -54,15 +56,15 @@ class CanonicalNdjson:
         """Batches by table; lines that are no record go to quarantine by line number."""
         tables: list[TableName] = []
         for block in counted_blocks(stream, path, reading):
+            found: _Found = {}
             for part, columns in _parts(block, tables):
-                found, left = ({}, None) if columns is None else _at_once(columns, positions(part, columns), tables)
-                for table, lines, rows in _by_line(part, left, path, reading):
-                    found.setdefault(table, []).append((lines, rows))
-                for table, pieces in found.items():
-                    rows = _in_order(pieces)
-                    reading.tally.met(rows.num_rows)
-                    reading.tally.with_rows += rows.num_rows
-                    yield Batch(table, rows)
+                left = None if columns is None else _at_once(columns, positions(part, columns), tables, found)
+                _by_line(part, left, path, reading, found)
+            for table, pieces in found.items():
+                rows = _in_order(pieces)
+                reading.tally.met(rows.num_rows)
+                reading.tally.with_rows += rows.num_rows
+                yield Batch(table, rows)
 
 
 def _parts(block: Block, tables: list[TableName]) -> list[tuple[Block, pa.Table | None]]:
@@ -74,9 +76,6 @@ def _parts(block: Block, tables: list[TableName]) -> list[tuple[Block, pa.Table 
         if not unmet:
             return parts
         tables.extend(unmet)
-
-
-_Found = dict[TableName, list[tuple[_Lines, pa.RecordBatch]]]
 
 
 def _schema(tables: Sequence[TableName], times: pa.DataType) -> pa.Schema:
@@ -92,10 +91,9 @@ def _schema(tables: Sequence[TableName], times: pa.DataType) -> pa.Schema:
     return pa.schema(list(fields.items()))
 
 
-def _at_once(columns: pa.Table, numbers: pa.Array, tables: Sequence[TableName]) -> tuple[_Found, _Lines]:
-    """Rows by table with their lines, and the lines that must be looked at one by one."""
-    found: _Found = {}
-    lines = numbers.to_numpy()
+def _at_once(columns: pa.Table, numbers: pa.Array, tables: Sequence[TableName], found: _Found) -> _Lines:
+    """Adds the rows to `found`; gives the lines that must be looked at one by one."""
+    lines: _Lines = numbers.to_numpy()
     whole = columns.combine_chunks().to_batches()[0]
     settled = np.zeros(len(lines), np.bool_)
     for table in tables:
@@ -108,8 +106,8 @@ def _at_once(columns: pa.Table, numbers: pa.Array, tables: Sequence[TableName]) 
             rows, at = rows.filter(pa.array(good)), at[good]
         settled[np.flatnonzero(mine)[good]] = True
         if rows.num_rows:
-            found[table] = [(at, rows)]
-    return found, lines[~settled]
+            found.setdefault(table, []).append((at, rows))
+    return lines[~settled]
 
 
 def _rows(table: TableName, values: pa.RecordBatch) -> tuple[pa.RecordBatch, NDArray[np.bool_]]:
@@ -145,10 +143,8 @@ def _as_addresses(values: pa.Array) -> pa.DictionaryArray:
     return encoded if canonical_addresses(entries) is entries else as_dictionary(values, canonical_addresses)
 
 
-def _by_line(
-    part: Block, lines: _Lines | None, path: Path, reading: Reading
-) -> Iterator[tuple[TableName, _Lines, pa.RecordBatch]]:
-    """The records on these lines of the part (None: on all), by table; what is none goes to quarantine."""
+def _by_line(part: Block, lines: _Lines | None, path: Path, reading: Reading, found: _Found) -> None:
+    """Adds the records on these lines of the part (None: on all) to `found`; what is none goes to quarantine."""
     if lines is not None and not len(lines):
         return
     wanted = None if lines is None else frozenset(lines.tolist())
@@ -166,7 +162,7 @@ def _by_line(
     for table, rows in records.items():
         arrays = [pa.array([row[f.name] for _, row in rows], _plain(f.type)).cast(f.type) for f in TABLES[table]]
         at = np.array([number for number, _ in rows], np.int64)
-        yield table, at, pa.RecordBatch.from_arrays(arrays, schema=TABLES[table])
+        found.setdefault(table, []).append((at, pa.RecordBatch.from_arrays(arrays, schema=TABLES[table])))
 
 
 def _in_order(pieces: Sequence[tuple[_Lines, pa.RecordBatch]]) -> pa.RecordBatch:

@@ -115,26 +115,24 @@ def text_frames(
                     header = header.told(line)
                 continue
             before = reading.quarantine.counts[source]
-            for frame in _frames(part, path, header, columns, counts, reading.quarantine):
-                if frame.height:
-                    reading.tally.met(reading.quarantine.counts[source] - before + frame.height)
-                    yield frame
-                    before = reading.quarantine.counts[source]
-            reading.tally.met(reading.quarantine.counts[source] - before)
+            frame = _frame(part, path, header, columns, counts, reading.quarantine)
+            reading.tally.met(reading.quarantine.counts[source] - before + frame.height)
+            if frame.height:
+                yield frame
 
 
-def _frames(
+def _frame(
     part: Block, path: Path, header: _Header, columns: Sequence[str], counts: Sequence[str], quarantine: Quarantine
-) -> Iterator[pl.DataFrame]:
+) -> pl.DataFrame:
     """The records of a part without # lines."""
     if part.content.lstrip().startswith(b"{"):
-        yield from _json_frames(part, path, columns, counts, quarantine)
-    elif not header.fields or len(set(header.fields)) != len(header.fields):
-        for number, line in part.lines():
-            if line:
-                quarantine.add(str(path), f"line {number}", "a record without a #fields header before it")
-    else:
-        yield _tsv_frame(part, path, header, columns, quarantine)
+        return _json_frame(part, path, columns, counts, quarantine)
+    if header.fields and len(set(header.fields)) == len(header.fields):
+        return _tsv_frame(part, path, header, columns, quarantine)
+    for number, line in part.lines():
+        if line:
+            quarantine.add(str(path), f"line {number}", "a record without a #fields header before it")
+    return pl.DataFrame()
 
 
 def _parts(block: Block) -> Iterator[Block]:
@@ -170,23 +168,27 @@ def _tsv_frame(
     )
 
 
-def _json_frames(
+def _json_frame(
     block: Block, path: Path, columns: Sequence[str], counts: Sequence[str], quarantine: Quarantine
-) -> Iterator[pl.DataFrame]:
-    """Whole parts at once where every line is as expected, else line by line."""
+) -> pl.DataFrame:
+    """Whole parts at once where every line is as expected, else line by line; then all is text."""
     kinds = dict.fromkeys(counts, pa.int64()) | dict.fromkeys(SPANS, pa.float64()) | dict.fromkeys(BOOLEANS, pa.bool_())
     kinds |= dict.fromkeys(LISTS, pa.list_(pa.string()))
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     at = schema.get_field_index("ts")
     schemas = [schema] if at < 0 else [schema.set(at, pa.field("ts", pa.float64())), schema]
+    frames = []
     for part, table in parted(block, *schemas):
         if table is None:
-            yield _json_lines(part, path, columns, quarantine)
+            frames.append(_json_lines(part, path, columns, quarantine))
             continue
         frame = pl.from_arrow(table)
         assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
         as_tsv = frame.select(_as_tsv(name, frame.schema[name]) for name in columns)
-        yield as_tsv.with_columns(pl.Series("position", positions(part, table).to_numpy()))
+        frames.append(as_tsv.with_columns(pl.Series("position", positions(part, table).to_numpy())))
+    if any(frame.schema != frames[0].schema for frame in frames):
+        frames = [frame.with_columns(pl.exclude("position").cast(pl.String)) for frame in frames]
+    return pl.concat(frames)
 
 
 def _as_tsv(name: str, kind: pl.DataType) -> pl.Expr:
