@@ -18,6 +18,8 @@ from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.management_api import ManagementUsageLogs
 from relaywatch.sources.management_inventory import ManagementInventory
+from relaywatch.sources.netflow_json import NetflowJson
+from relaywatch.sources.nfdump_json import NfdumpJson
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
 from relaywatch.sources.reading import FileReader, FolderReader
@@ -25,6 +27,7 @@ from relaywatch.sources.suricata_eve import SuricataEve
 from relaywatch.sources.threat_crowdstrike import FalconMobile
 from relaywatch.sources.threat_lookout import Lookout
 from relaywatch.sources.threat_products import HarmonyMobile, Pradeo, Zimperium
+from relaywatch.sources.vpc_flow_logs import VpcFlowLogs, VpcFlowLogsJson
 from relaywatch.sources.zeek import ZeekConn, ZeekFolder, ZeekNames
 from relaywatch.sources.zeek_dhcp import ZeekDhcp
 from relaywatch.sources.zeek_http import ZeekHttp
@@ -39,6 +42,10 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     CanonicalParquet(),
     CanonicalNdjson(),
     SuricataEve(),
+    NfdumpJson(),
+    NetflowJson(),
+    VpcFlowLogsJson(),
+    VpcFlowLogs(),
     IntrusionLogs(),
     ManagementUsageLogs(),
     ManagementInventory(),

@@ -10,6 +10,7 @@ from typing import Final
 from relaywatch.model.errors import ExportError
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
+from relaywatch.outputs.telemetry.flow_records import write_nfdump, write_vpc_flow_logs
 from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_logs
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
 from relaywatch.outputs.telemetry.management_logs import write_management_api
@@ -46,6 +47,10 @@ class ExportFormat(StrEnum):
     """A phone's socket tables, one every five seconds: who owns and who listens; what falls between is not seen."""
     SURICATA = "suricata"
     """Suricata's EVE log as a sensor beside the devices would write it: frame bytes, no apps."""
+    NFDUMP = "nfdump"
+    """nfdump's JSON: NetFlow of a router beside the devices, one direction a record; no apps, no names."""
+    VPC_FLOW_LOGS = "vpc-flow-logs"
+    """AWS VPC flow logs, version 2: one direction a record, times in seconds."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -59,6 +64,8 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.MANAGEMENT_API: write_management_api,
     ExportFormat.SOCKET_POLLS: write_socket_polls,
     ExportFormat.SURICATA: write_suricata,
+    ExportFormat.NFDUMP: write_nfdump,
+    ExportFormat.VPC_FLOW_LOGS: write_vpc_flow_logs,
     ExportFormat.INTRUSION_LOGS: write_intrusion_logs,
 }
 

@@ -1,0 +1,71 @@
+"""nfdump's JSON (-o json, -o ndjson): NetFlow as collected, one direction a record, or both where both are counted.
+
+Format: nfdump's output_json.c. Times are the collector's local time without a zone: read as UTC, with a bound of fourteen
+hours; run nfdump with TZ=UTC. Where an address is translated, the one before translation is the device's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO, ClassVar, Final
+
+import polars as pl
+import pyarrow as pa
+
+from relaywatch.model.tables import Batch
+from relaywatch.sources.flow_pairs import FlowPairs
+from relaywatch.sources.json_records import first_records, frames
+from relaywatch.sources.reading import Head, Reading
+
+UNZONED_S: Final = 14 * 3600.0
+_NUMBERS: Final = ("src_port", "dst_port", "proto", "in_packets", "in_bytes", "out_packets", "out_bytes", "sampled")
+_TEXTS: Final = ("type", "first", "last", "src4_addr", "dst4_addr", "src6_addr", "dst6_addr", "export_sysid")
+SCHEMA: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), *((name, pa.int64()) for name in _NUMBERS)])
+
+
+class NfdumpJson:
+    """One nfdump output. The device is named by --device, or is the local address."""
+
+    name: ClassVar[str] = "nfdump-json"
+
+    @staticmethod
+    def fits(head: Head) -> bool:
+        """A record with first, last and addresses as nfdump names them."""
+        return any(
+            {"first", "last", "in_bytes"} <= record.keys() and ({"src4_addr", "src6_addr"} & record.keys())
+            for record in first_records(head)
+        )
+
+    def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
+        """Flows as they are complete, then what was watched."""
+        pairs = FlowPairs(path, reading, UNZONED_S)
+        for frame in frames(stream, path, SCHEMA, reading):
+            other = frame["type"].is_not_null() & (frame["type"] != "FLOW")
+            reading.tally.left("a record that is no flow", int(other.sum()))
+            yield from pairs.batches(_records(frame.filter(~other)))
+        yield from pairs.rest()
+
+
+def _records(frame: pl.DataFrame) -> pl.DataFrame:
+    """The records one direction each; what comes back in the same record follows it."""
+    times = (
+        pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False) for name in ("first", "last")
+    )
+    first, last = (time.dt.epoch("us") for time in times)
+    sampled = pl.when(pl.col("sampled") > 1).then(pl.col("sampled"))
+    out = frame.select(
+        "position", first.alias("time"), last.alias("end"), pl.col("proto").alias("protocol"),
+        pl.coalesce("src4_addr", "src6_addr").alias("src_ip"), "src_port",
+        pl.coalesce("dst4_addr", "dst6_addr").alias("dst_ip"), "dst_port",
+        pl.col("in_bytes").alias("bytes"), pl.col("in_packets").alias("packets"),
+        pl.col("export_sysid").alias("exporter"), sampled.alias("sampling"),
+    )  # fmt: skip
+    back = frame.select("position", "out_bytes", "out_packets").filter(pl.col("out_packets") > 0)
+    both = out.join(back, on="position", how="inner")
+    reverse = both.select(
+        "position", "time", "end", "protocol", pl.col("dst_ip").alias("src_ip"), pl.col("dst_port").alias("src_port"),
+        pl.col("src_ip").alias("dst_ip"), pl.col("src_port").alias("dst_port"), pl.col("out_bytes").alias("bytes"),
+        pl.col("out_packets").alias("packets"), "exporter", "sampling",
+    )  # fmt: skip
+    return pl.concat([out, reverse])
