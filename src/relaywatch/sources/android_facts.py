@@ -1,4 +1,4 @@
-"""What parsers of Android sections share: rows and records of one section, intervals from events, uids and local times.
+"""What parsers of Android sections share: rows and records of one section, uids, package names and local times.
 
 A record is a line (or the first line of a block) that states a fact. Uids as UserHandle.formatUid writes them
 (frameworks/base, core/java/android/os/UserHandle.java).
@@ -7,8 +7,7 @@ A record is a line (or the first line of a block) that states a fact. Uids as Us
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +34,6 @@ DUMP_TAKES_S: Final = 600.0
 """A bug report states when it began; its last sections are some minutes younger."""
 DETAIL_CHARACTERS: Final = 300
 TOLD: Final = "told elsewhere in the same dump"
-ENDS: Final = "ends what an earlier line began"
 UNDATED: Final = "the dump does not say when it was taken"
 _UID: Final = re.compile(r"(?:u(\d{1,5})([asi]))?(\d{1,10})\Z")
 _KIND_BASE: Final = {"a": 10_000, "s": 0, "i": 99_000}
@@ -208,94 +206,3 @@ class SectionFacts:
             if line not in self._with_rows:
                 tally.left(reason, 1)
         return found
-
-
-@dataclass(slots=True)
-class _Open:
-    """An interval that has begun. parts: what keeps it open, as several activities of one package."""
-
-    line: int
-    start: int
-    parts: set[str] = field(default_factory=set)
-
-
-@dataclass(frozen=True, slots=True)
-class Subject:
-    """Whose interval it is, and of which kind."""
-
-    kind: SignalKind
-    package: str | None = None
-    uid: int | None = None
-    detail: str | None = None
-
-
-class Intervals:
-    """Makes intervals of events that begin and end things. Times in us since epoch, in order.
-
-    span_start: begin of what the list covers: from there an end without a begin counts, inferred.
-    """
-
-    def __init__(self, facts: SectionFacts, span_start: int | None, skew_s: Callable[[], float]) -> None:
-        self._facts = facts
-        self._span_start = span_start
-        self._skew_s = skew_s
-        self._open: dict[Subject, _Open] = {}
-        self._known: set[tuple[Subject, str]] = set()
-
-    def begin(self, line: int, subject: Subject, time: int, part: str = "") -> None:
-        """The subject's interval begins, or a further part keeps it open."""
-        self._known.add((subject, part))
-        running = self._open.get(subject)
-        if running is None:
-            self._open[subject] = _Open(line, time, {part})
-        else:
-            running.parts.add(part)
-            self._facts.left(line, "continues what an earlier line began")
-
-    def end(self, line: int, subject: Subject, time: int, part: str = "") -> None:
-        """A part ends; the interval with its last one. An end of what was never begun began before the list."""
-        running = self._open.get(subject)
-        if running is not None:
-            running.parts.discard(part)
-            self._facts.left(line, ENDS)
-            if not running.parts:
-                del self._open[subject]
-                self._give(subject, running, time)
-        elif (subject, part) in self._known or self._span_start is None:
-            self._facts.left(line, ENDS)
-        else:
-            start = min(self._span_start, time)
-            self._facts.signal(
-                line, subject.kind, start, end=time, package=subject.package, uid=subject.uid, detail=subject.detail,
-                observability=Observability.INFERRED, skew_s=self._skew_s(),
-            )  # fmt: skip
-        self._known.add((subject, part))
-
-    def open_of(self, kind: SignalKind) -> list[Subject]:
-        """Subjects of a kind whose interval is open."""
-        return [subject for subject in self._open if subject.kind == kind]
-
-    def close(self, subjects: Iterable[Subject], time: int) -> None:
-        """These end together, as all do when the device shuts down."""
-        for subject in list(subjects):
-            running = self._open.pop(subject, None)
-            if running is not None:
-                self._give(subject, running, max(time, running.start))
-
-    def close_all(self, time: int) -> None:
-        """Everything ends; what comes later has begun anew."""
-        self.close(list(self._open), time)
-
-    def finish(self) -> None:
-        """What is open at the list's end has no end."""
-        for subject, running in self._open.items():
-            self._give(subject, running, None)
-        self._open.clear()
-
-    def _give(self, subject: Subject, running: _Open, end: int | None) -> None:
-        # A clock that was set back in between would let the interval end before its begin.
-        end = None if end is None else max(end, running.start)
-        self._facts.signal(
-            running.line, subject.kind, running.start, end=end, package=subject.package, uid=subject.uid,
-            detail=subject.detail, skew_s=self._skew_s(),
-        )  # fmt: skip

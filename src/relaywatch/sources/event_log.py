@@ -18,13 +18,12 @@ from relaywatch.sources.android_facts import (
     LAST_INSTANT,
     LAST_UID,
     USER_UIDS,
-    Intervals,
     SectionFacts,
-    Subject,
     local_us,
     package_name,
     uid_number,
 )
+from relaywatch.sources.android_intervals import Intervals, Subject
 from relaywatch.sources.android_section import DumpContext, Section
 from relaywatch.sources.reading import Reading
 

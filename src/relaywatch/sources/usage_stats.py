@@ -15,12 +15,11 @@ from relaywatch.model.schemas import SignalKind
 from relaywatch.model.tables import Batch
 from relaywatch.sources.android_facts import (
     LAST_INSTANT,
-    Intervals,
     SectionFacts,
-    Subject,
     local_us,
     package_name,
 )
+from relaywatch.sources.android_intervals import Intervals, Subject
 from relaywatch.sources.android_section import DumpContext, Section
 from relaywatch.sources.reading import Reading
 
