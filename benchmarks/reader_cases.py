@@ -133,15 +133,6 @@ def _zeek_json(row: dict[str, Any]) -> str:
     return _json(record)
 
 
-def _vpc(row: dict[str, Any]) -> str:
-    orig, resp, _ = _ends(row)
-    start = int(row["start_time"].timestamp())
-    return (
-        f"2 123456789010 eni-1235b8ca123456789 {row[f'{orig}_ip']} {row[f'{resp}_ip']} {row[f'{orig}_port']} "
-        f"{row[f'{resp}_port']} 6 {row['packets_out']} {row['wire_bytes_out']} {start} {start + 60} ACCEPT OK"
-    )
-
-
 def _netflow_json(row: dict[str, Any]) -> str:
     orig, resp, _ = _ends(row)
     start = int(row["start_time"].timestamp() * 1000)
@@ -175,13 +166,8 @@ def _netstats(row: dict[str, Any]) -> str:
     )
 
 
-VPC: Final = (
-    "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action "
-    + "log-status\n"
-)
 WRITTEN: Final[dict[str, Callable[[int, Path], object]]] = {
     "zeek-json": _lines("conn.log", "", _zeek_json),
-    "vpc-flow-logs": _lines("vpc.log", VPC, _vpc),
     "netflow-json": _lines("netflow.json", "", _netflow_json),
     "defender": _lines("hunting.json", "", _defender),
     "netstats-csv": _lines("netstats.csv", NETSTATS, _netstats),
