@@ -18,6 +18,7 @@ from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.management_api import ManagementUsageLogs
 from relaywatch.sources.management_inventory import ManagementInventory
+from relaywatch.sources.netflow_export import NetflowExport
 from relaywatch.sources.netflow_json import NetflowJson
 from relaywatch.sources.nfdump_json import NfdumpJson
 from relaywatch.sources.pcap import Pcap
@@ -40,6 +41,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pcap(),
     AndroidZip(),
     CanonicalParquet(),
+    NetflowExport(),
     CanonicalNdjson(),
     SuricataEve(),
     NfdumpJson(),
