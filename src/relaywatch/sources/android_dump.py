@@ -59,12 +59,12 @@ class _File:
         return content_of(cast("BinaryIO", raw), Path(self.label))
 
     def head(self) -> Head:
-        """The first bytes; empty where they cannot be had."""
+        """The first bytes. Raises SourceError where they cannot be had."""
         with ExitStack() as stack:
             try:
                 return Head(Path(self.label), self.open(stack).read(HEAD_BYTES))
-            except (SourceError, *_DAMAGE):
-                return Head(Path(self.label), b"")
+            except _DAMAGE as error:
+                raise _damaged(self.label, error) from error
 
     def lines(self) -> Iterator[str]:
         """Lines without their ends; what is no UTF-8 as U+FFFD. Raises SourceError at damage."""
@@ -73,9 +73,7 @@ class _File:
                 for line in self.open(stack):
                     yield line.decode("utf-8", "replace").rstrip("\r\n")
             except _DAMAGE as error:
-                raise SourceError(
-                    self.label, f"damaged archive ({shown(error)}).", remedy="Collect it again."
-                ) from error
+                raise _damaged(self.label, error) from error
 
 
 _DAMAGE: Final = (
@@ -88,6 +86,10 @@ _DAMAGE: Final = (
     zlib.error,
 )
 """What zipfile raises of damaged, encrypted or unknown members."""
+
+
+def _damaged(label: str, error: Exception) -> SourceError:
+    return SourceError(label, f"damaged archive ({shown(error)}).", remedy="Collect it again.")
 
 
 class AndroidZip:
@@ -131,7 +133,7 @@ class AndroidFolder:
     @staticmethod
     def members(folder: Path) -> frozenset[Path]:
         """The dump texts, package lists and intrusion logs of a folder and those in it, if getprop says which phone."""
-        found = {path: head for path in _plain_files(folder) if (head := _File(str(path), path).head()).content}
+        found = dict(_heads(folder))
         texts = {path for path, head in found.items() if AndroidText.fits(head)}
         if not any(found[path].content.lstrip().startswith(b"[") for path in texts):
             return frozenset()
@@ -157,6 +159,15 @@ def _plain_files(folder: Path) -> list[Path]:
         for path in _listed(entry)
     ]
     return [*own, *inner][:MOST_MEMBERS]
+
+
+def _heads(folder: Path) -> Iterator[tuple[Path, Head]]:
+    """The files that may be text, with their first bytes; damaged ones are left to be told elsewhere."""
+    for path in _plain_files(folder):
+        try:
+            yield path, _File(str(path), path).head()
+        except SourceError:
+            continue
 
 
 def _listed(folder: Path) -> list[Path]:
@@ -193,14 +204,19 @@ def _members(holder: Path | BinaryIO, outer: tuple[str, ...], path: Path, readin
                 reading.quarantine.add(label, "file", f"members beyond the first {MOST_MEMBERS} are not read")
             return found
     except _DAMAGE as error:
-        raise SourceError(label, f"damaged archive ({shown(error)}).", remedy="Collect it again.") from error
+        raise _damaged(label, error) from error
 
 
 def _dump(files: Sequence[_File], name: str, place: str, reading: Reading) -> Iterator[Batch]:
     """Rows of one dump's files."""
     texts, others = [], []
     for file in files:
-        head = file.head()
+        try:
+            head = file.head()
+        except SourceError as damage:
+            reading.tally.met(1)
+            reading.quarantine.add(file.label, damage.position or "file", damage.reason)
+            continue
         if AndroidText.fits(head):
             texts.append(file)
         else:

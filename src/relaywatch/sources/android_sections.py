@@ -38,7 +38,7 @@ _FIRST_LINES: Final = (
     (re.compile(r"Active Internet connections|Proto +Recv-Q +Send-Q"), "netstat"),
     (re.compile(r"(?:Netid +)?State +Recv-Q +Send-Q"), "ss"),
     (re.compile(r"\s*sl\s+local_address\s+rem(?:ote)?_address"), "tcp"),
-    (re.compile(r"package:\S+(?: uid:\d+)"), "pm"),
+    (re.compile(r"package:\S+.* uid:\d+"), "pm"),
     (re.compile(r"Current AppOps Service state:"), "appops"),
     (re.compile(r"Battery History \("), "batterystats"),
     (re.compile(r"VPNs:"), "vpn_management"),
@@ -50,6 +50,12 @@ _FIRST_LINES: Final = (
     (re.compile(r"ACTIVITY MANAGER"), "activity"),
     (re.compile(r"user=\d+$|In-memory daily stats|Flushed usagestats"), "usagestats"),
     (re.compile(r"Current Device Policy Manager state:"), "device_policy"),
+    (re.compile(r"System ready: (?:true|false)"), "netpolicy"),
+    (re.compile(r"Users:$|  UserInfo\{"), "user"),
+    (re.compile(r"  Settings:$|  Whitelist (?:\(except idle\) )?(?:system|user) apps:"), "deviceidle"),
+    (re.compile(r"9,\d+,[il],(?:vers|uid),"), "batterystats"),
+    (re.compile(r"(?:\d{4}-)?\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} .*\b[IDWEV] (?:am|wm)_\w+ *:"), "logcat events"),
+    (re.compile(r"adb_enabled=|airplane_mode_on=|_id:\d+ name:"), "settings"),
 )
 """How the output of one command or service begins."""
 PROBED_LINES: Final = 60

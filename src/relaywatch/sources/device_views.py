@@ -36,13 +36,11 @@ def sound_ends(frame: pl.DataFrame, path: Path, reading: Reading, *, place: str 
         "dst_ip": "a destination address",
         "protocol": "a protocol",
     }
-    good = pl.repeat(value=True, n=frame.height, eager=True, dtype=pl.Boolean)
-    for name in needed:
-        good = good & frame[name].is_not_null()
-    for row in frame.filter(~good).select("position", *needed).iter_rows(named=True):
-        missing = next(what for name, what in needed.items() if row[name] is None)
-        reading.quarantine.add(str(path), f"{place} {row['position']}", f"{missing} is missing or not valid")
-    return frame.filter(good)
+    missing = pl.coalesce(pl.when(pl.col(name).is_null()).then(pl.lit(what)) for name, what in needed.items())
+    told = frame.select("position", missing.alias("missing")).drop_nulls().unique("position", maintain_order=True)
+    for position, what in told.iter_rows():
+        reading.quarantine.add(str(path), f"{place} {position}", f"{what} is missing or not valid")
+    return frame.join(told, on="position", how="anti", maintain_order="left")
 
 
 def device_views(frame: pl.DataFrame, device: str) -> pl.DataFrame:
@@ -60,6 +58,11 @@ def device_views(frame: pl.DataFrame, device: str) -> pl.DataFrame:
     views = [_view(frame.filter(as_src), "src", "dst"), _view(frame.filter(as_dst), "dst", "src")]
     table = pl.concat(views).sort("position", maintain_order=True)
     return table.with_columns(pl.lit(device).alias("device") if device else pl.col("local_ip").alias("device"))
+
+
+def end_views(frame: pl.DataFrame, end: str) -> pl.DataFrame:
+    """One row a record, seen from one end, "src" or "dst", whatever its address: device_views without `device`."""
+    return _view(_completed(frame), end, "dst" if end == "src" else "src")
 
 
 def _completed(frame: pl.DataFrame) -> pl.DataFrame:

@@ -161,4 +161,7 @@ def _file_unit(path: Path) -> Unit | None:
     for reader in FILE_READERS:
         if reader.fits(head):
             return Unit(path, reader.name, path.stat().st_size)
+    if not head.content and path.stat().st_size:
+        with open_content(path) as content:
+            content.read(1)  # says what is damaged
     return None

@@ -2,7 +2,7 @@
 
 Names: RFC 3954's (IPV4_SRC_ADDR, IN_BYTES …), v5's, IANA's for IPFIX (sourceIPv4Address, octetDeltaCount …), and
 Logstash's lower-case ones inside `netflow`. Times that count from the exporter's start need the collector's own time
-(@timestamp): the record then ended when it was received. Without it such a record is put aside, as its time is not known.
+(@timestamp): the record then ended when it was received. Without it such a record is put aside.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """nfdump's JSON (-o json, -o ndjson): NetFlow as collected, one direction a record, or both where both are counted.
 
-Format: nfdump's output_json.c. Times are the collector's local time without a zone: read as UTC, with a bound of fourteen
-hours; run nfdump with TZ=UTC. Where an address is translated, the one before translation is the device's.
+Format: nfdump's output_json.c. Times are the collector's local time without a zone: read as UTC, with a bound of
+fourteen hours; run nfdump with TZ=UTC. Where an address is translated, the one before translation is the device's.
 """
 
 from __future__ import annotations

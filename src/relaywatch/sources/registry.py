@@ -12,6 +12,7 @@ from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
 from relaywatch.sources.dhcpd_leases import DhcpdLeases
+from relaywatch.sources.ecs_events import EcsEvents
 from relaywatch.sources.intrusion_logs import IntrusionLogs
 from relaywatch.sources.intune import Intune
 from relaywatch.sources.inventory_csv import InventoryCsv
@@ -21,6 +22,7 @@ from relaywatch.sources.management_inventory import ManagementInventory
 from relaywatch.sources.netflow_export import NetflowExport
 from relaywatch.sources.netflow_json import NetflowJson
 from relaywatch.sources.nfdump_json import NfdumpJson
+from relaywatch.sources.ocsf_events import OcsfNdjson, OcsfParquet
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
 from relaywatch.sources.reading import FileReader, FolderReader
@@ -40,10 +42,13 @@ FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekF
 FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pcap(),
     AndroidZip(),
+    OcsfParquet(),
     CanonicalParquet(),
     NetflowExport(),
     CanonicalNdjson(),
     SuricataEve(),
+    OcsfNdjson(),
+    EcsEvents(),
     NfdumpJson(),
     NetflowJson(),
     VpcFlowLogsJson(),

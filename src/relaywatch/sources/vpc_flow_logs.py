@@ -1,7 +1,7 @@
 """AWS VPC flow logs: one direction a record, as text (with its header, or in the documented order) or JSON.
 
-Format: AWS's documentation of flow log records, versions 2 to 5. Without a header the first fourteen fields are those of
-version 2, which the later versions' documented order keeps. Phones are seen only behind a VPN or a gateway in the VPC.
+Format: AWS's documentation of flow log records, versions 2 to 5. Without a header the first fourteen fields are those
+of version 2, which the later versions' documented order keeps. Phones are seen only behind a VPN or a gateway there.
 """
 
 from __future__ import annotations
@@ -20,28 +20,20 @@ from relaywatch.sources.lines import Block, blocks, delimited
 from relaywatch.sources.reading import Head, Reading
 
 SKEW_BOUND_S: Final = 60.0
-"""Times are whole seconds of the first and last packet in an interval of up to ten minutes; AWS states no closer bound."""
+"""Times are whole seconds within an interval of up to ten minutes; AWS states no closer bound."""
 DEFAULT: Final = (
-    "version", "account-id", "interface-id", "srcaddr", "dstaddr", "srcport", "dstport", "protocol", "packets", "bytes",
-    "start", "end", "action", "log-status",
+    "version", "account-id", "interface-id", "srcaddr", "dstaddr", "srcport", "dstport", "protocol", "packets",
+    "bytes", "start", "end", "action", "log-status",
 )  # fmt: skip
 LATER: Final = (
     "vpc-id", "subnet-id", "instance-id", "tcp-flags", "type", "pkt-srcaddr", "pkt-dstaddr", "region", "az-id",
-    "sublocation-type", "sublocation-id", "pkt-src-aws-service", "pkt-dst-aws-service", "flow-direction", "traffic-path",
+    "sublocation-type", "sublocation-id", "pkt-src-aws-service", "pkt-dst-aws-service", "flow-direction",
+    "traffic-path",
 )  # fmt: skip
 USED: Final = (
-    "interface-id",
-    "srcaddr",
-    "dstaddr",
-    "srcport",
-    "dstport",
-    "protocol",
-    "packets",
-    "bytes",
-    "start",
-    "end",
+    "interface-id", "srcaddr", "dstaddr", "srcport", "dstport", "protocol", "packets", "bytes", "start", "end",
     "log-status",
-)
+)  # fmt: skip
 _NUMBERS: Final = ("srcport", "dstport", "protocol", "packets", "bytes", "start", "end")
 _STATUS: Final = frozenset({"OK", "NODATA", "SKIPDATA"})
 
@@ -53,7 +45,7 @@ class VpcFlowLogs:
 
     @staticmethod
     def fits(head: Head) -> bool:
-        """A header with srcaddr and dstaddr, or a record of fourteen fields or more that ends its first part in a status."""
+        """A header with srcaddr and dstaddr, or a record of as many fields as are documented, with a status."""
         line = head.content.partition(b"\n")[0].decode("utf-8", "replace").strip()
         fields = line.split(" ")
         if {"srcaddr", "dstaddr", "start", "end"} <= set(fields):

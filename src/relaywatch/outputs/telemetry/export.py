@@ -13,6 +13,7 @@ from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
 from relaywatch.outputs.telemetry.flow_records import write_nfdump, write_vpc_flow_logs
 from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_logs
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
+from relaywatch.outputs.telemetry.lake_events import write_ecs, write_ocsf_activity
 from relaywatch.outputs.telemetry.management_logs import write_management_api
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
@@ -51,6 +52,10 @@ class ExportFormat(StrEnum):
     """nfdump's JSON: NetFlow of a router beside the devices, one direction a record; no apps, no names."""
     VPC_FLOW_LOGS = "vpc-flow-logs"
     """AWS VPC flow logs, version 2: one direction a record, times in seconds."""
+    OCSF = "ocsf"
+    """OCSF Network Activity events, with the app in unmapped.android as far as it is known."""
+    ECS = "ecs"
+    """Network documents of the Elastic Common Schema, with the package as far as it is known."""
 
 
 _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]]] = {
@@ -66,6 +71,8 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.SURICATA: write_suricata,
     ExportFormat.NFDUMP: write_nfdump,
     ExportFormat.VPC_FLOW_LOGS: write_vpc_flow_logs,
+    ExportFormat.OCSF: write_ocsf_activity,
+    ExportFormat.ECS: write_ecs,
     ExportFormat.INTRUSION_LOGS: write_intrusion_logs,
 }
 

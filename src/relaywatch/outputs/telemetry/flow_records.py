@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,25 +30,24 @@ def write_nfdump(batches: Iterable[Batch], folder: Path) -> list[Path]:
 def write_vpc_flow_logs(batches: Iterable[Batch], folder: Path) -> list[Path]:
     """`synthetic-vpc-flow-logs.log`: version 2 with its header; times in whole seconds."""
     path = folder / "synthetic-vpc-flow-logs.log"
-    header = "version account-id interface-id srcaddr dstaddr srcport dstport protocol packets bytes start end action log-status"
+    ends = "srcaddr dstaddr srcport dstport protocol packets bytes start end"
+    header = f"version account-id interface-id {ends} action log-status"
     lines = (_vpc(*record) for record in _records(batches))
     return _written(path, lines, header)
 
 
 def _written(path: Path, lines: Iterator[str], header: str = "") -> list[Path]:
-    count = 0
+    first = next(lines, None)
+    if first is None:
+        return []
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        if header:
-            file.write(header + "\n")
-        for count, line in enumerate(lines, 1):
+        for line in chain([header] if header else [], [first], lines):
             file.write(line + "\n")
-    if not count:
-        path.unlink()
-    return [path] if count else []
+    return [path]
 
 
 def _records(batches: Iterable[Batch]) -> Iterator[tuple[SensorFlow, End, End, int]]:
-    """Both directions of each flow of which bytes are known: the flow, who sends, who receives, the first packet's time."""
+    """Both directions of each flow, where bytes are known: the flow, who sends, who receives, when first."""
     for flow in sensor_flows(batches):
         if flow.source.wire is not None:
             yield flow, flow.source, flow.destination, flow.start
