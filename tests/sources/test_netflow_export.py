@@ -190,3 +190,11 @@ def test_hostile_variants_are_survived_and_accounted_for(tmp_path, name, content
     rng = random.Random(31)  # noqa: S311 - seeded, so that it repeats
     for _ in range(200):
         assert_survives(tmp_path, name, mutate(content, rng))
+
+
+def test_a_damaged_record_of_both_directions_is_put_aside_once():
+    fields = struct.pack(">HH", 256, len(IPFIX) + 2) + b"".join(struct.pack(">HH", *one) for one in IPFIX[:-2])
+    fields += struct.pack(">HHHH", 999, 8, 998, 8) + struct.pack(">HHIHHI", 0x8001, 4, 29_305, 0x8002, 4, 29_305)
+    timeless = ipfix_record(PHONE, SERVER, 40_000, 443, 1_300, 12, 0) + struct.pack(">II", 9_700, 14)
+    rows, quarantine = read_bytes(NetflowExport(), ipfix(a_set(2, fields), a_set(256, timeless)))
+    assert (dict(rows), [entry.position for entry in quarantine.records]) == ({}, ["record 1"])

@@ -57,7 +57,7 @@ class FlowPairs:
         missing = [pl.lit(None, kind).alias(name) for name, kind in COLUMNS.items() if name not in frame.columns]
         frame = frame.with_columns(*missing)
         frame = frame.select(pl.col(name).cast(kind, strict=False) for name, kind in COLUMNS.items())
-        frame = self._sound(sound_ends(frame, self._path, self._reading, place=self._place))
+        frame = self._sound(self._with_ends(frame))
         waiting = pl.concat([self._held, frame])
         if waiting.is_empty():
             return []
@@ -77,6 +77,15 @@ class FlowPairs:
         if self._spans:
             detail = f"sampled 1:{self._sampled}" if self._sampled > 1 else ""
             yield capture_batch(self._spans, self._path, self._skew_bound_s, detail)
+
+    def _with_ends(self, frame: pl.DataFrame) -> pl.DataFrame:
+        """As sound_ends(); a record that counts both directions, and so has two rows, is put aside once."""
+        again = pl.Series(frame["position"].is_first_distinct().not_())
+        first = sound_ends(frame.filter(~again), self._path, self._reading, place=self._place)
+        if not again.any():
+            return first
+        back = frame.filter(again).join(first.select("position"), on="position", how="semi")
+        return pl.concat([first, sound_ends(back, self._path, self._reading, place=self._place)])
 
     def _sound(self, frame: pl.DataFrame) -> pl.DataFrame:
         """The records with an end not before their begin, and counts that are none or not negative."""

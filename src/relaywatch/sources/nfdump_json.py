@@ -19,8 +19,18 @@ from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.reading import Head, Reading
 
 UNZONED_S: Final = 14 * 3600.0
-_NUMBERS: Final = ("src_port", "dst_port", "proto", "in_packets", "in_bytes", "out_packets", "out_bytes", "sampled")
-_TEXTS: Final = ("type", "first", "last", "src4_addr", "dst4_addr", "src6_addr", "dst6_addr", "export_sysid")
+_NUMBERS: Final = (
+    "src_port",
+    "dst_port",
+    "proto",
+    "in_packets",
+    "in_bytes",
+    "out_packets",
+    "out_bytes",
+    "sampled",
+    "export_sysid",
+)
+_TEXTS: Final = ("type", "first", "last", "src4_addr", "dst4_addr", "src6_addr", "dst6_addr")
 SCHEMA: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), *((name, pa.int64()) for name in _NUMBERS)])
 
 

@@ -59,7 +59,7 @@ def _nfdump(flow: SensorFlow, sender: End, receiver: End, start: int) -> dict[st
     family = "6" if ":" in sender.ip else "4"
     return {
         "type": "FLOW",
-        "export_sysid": "synthetic",
+        "export_sysid": 0,
         "first": _local(start),
         "last": _local(flow.end),
         "in_packets": sender.packets,
