@@ -114,17 +114,28 @@ def _regular(block: Block) -> int:
 
 def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
     """The regular block as a table; None where a line is not as the schema has it."""
+    met = _met(block.content, schema)
     try:
         table = pajson.read_json(
             io.BytesIO(block.content),
             read_options=pajson.ReadOptions(use_threads=False, block_size=len(block.content) + 1),
-            parse_options=pajson.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+            parse_options=pajson.ParseOptions(explicit_schema=met, unexpected_field_behavior="ignore"),
         )
     except pa.ArrowException:
         return None
     if table.num_rows != lines or not all(_finite(column) for column in table.columns):
         return None
-    return table
+    columns = [table[f.name] if f.name in met.names else pa.nulls(lines, f.type) for f in schema]
+    return pa.table(columns, schema=schema)
+
+
+def _met(content: bytes, schema: pa.Schema) -> pa.Schema:
+    """The fields whose names occur in the content: parsing for the others costs more than to see that they do not.
+
+    All of them where a name could be spelt with escapes.
+    """
+    found = [f for f in schema if f'"{f.name}"'.encode() in content]
+    return schema if b"\\u" in content or not found else pa.schema(found)
 
 
 def _finite(values: pa.ChunkedArray | pa.Array) -> bool:
