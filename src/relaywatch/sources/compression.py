@@ -26,6 +26,9 @@ FREE_BYTES: Final = 1 << 28
 LARGEST_RATIO: Final = 300
 """Content bytes per stored byte beyond the first FREE_BYTES: logs reach some dozens, a bomb a thousand."""
 
+LONGEST_FIRST: Final = 1 << 24
+"""A first line beyond this is no record of any format."""
+
 _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
@@ -59,12 +62,22 @@ def content_of(
 
 
 def read_head(path: Path, size: int = HEAD_BYTES) -> Head:
-    """The first `size` bytes of the content; fewer where the file ends or is damaged before."""
+    """The first `size` bytes of the content, or its whole first line of JSON where that is longer.
+
+    Fewer where the file ends or is damaged before.
+    """
     with open_content(path) as content:
+        held = b""
         try:
-            return Head(path, content.read(size))
+            held = content.read(size)
+            while held[:1] == b"{" and b"\n" not in held and len(held) < LONGEST_FIRST:
+                more = content.read(size)
+                if not more:
+                    break
+                held += more
         except SourceError:
-            return Head(path, b"")
+            pass
+        return Head(path, held)
 
 
 class _Stored(io.RawIOBase):

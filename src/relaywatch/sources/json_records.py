@@ -23,6 +23,8 @@ import pyarrow.json as pajson
 from relaywatch.sources.lines import Block, counted_blocks, shown
 from relaywatch.sources.reading import Head, Reading
 
+AT_ONCE_BYTES: Final = 1 << 24
+"""JSON that becomes columns at once: so much that the work a block is small beside it."""
 FEWEST_AT_ONCE: Final = 64
 """Lines of a block that are taken one by one rather than halved again."""
 PROBED_RECORDS: Final = 20
@@ -48,7 +50,7 @@ def frames(stream: BinaryIO, path: Path, schema: pa.Schema, reading: Reading) ->
 
     Counts the records in the reading's tally. Lines that are no JSON object, or do not fit, go to quarantine.
     """
-    for block in counted_blocks(stream, path, reading):
+    for block in counted_blocks(stream, path, reading, block_bytes=AT_ONCE_BYTES):
         table = _table(block, schema, path, reading)
         if table.num_rows:
             frame = pl.from_arrow(table)
@@ -134,7 +136,10 @@ def _met(content: bytes, schema: pa.Schema) -> pa.Schema:
 
     All of them where a name could be spelt with escapes.
     """
-    found = [f for f in schema if f'"{f.name}"'.encode() in content]
+    begins = {f.name.partition(".")[0] for f in schema if "." in f.name}
+    dotted = {begin for begin in begins if f'"{begin}.'.encode() in content}
+    asked = [f for f in schema if "." not in f.name or f.name.partition(".")[0] in dotted]
+    found = [f for f in asked if f'"{f.name}"'.encode() in content]
     return schema if b"\\u" in content or not found else pa.schema(found)
 
 

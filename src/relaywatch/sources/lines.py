@@ -18,7 +18,7 @@ from relaywatch.model.quarantine import Quarantine
 from relaywatch.sources.reading import Reading
 
 BLOCK_BYTES: Final = 4 << 20
-LINE_BYTES: Final = 1 << 20
+LINE_BYTES: Final = 1 << 24
 """A longer line is no record of any format here."""
 SHOWN_CHARACTERS: Final = 40
 
@@ -70,9 +70,11 @@ def blocks(stream: BinaryIO, path: Path, quarantine: Quarantine, *, block_bytes:
         yield Block(line, rest + b"\n")
 
 
-def counted_blocks(stream: BinaryIO, path: Path, reading: Reading) -> Iterator[Block]:
+def counted_blocks(
+    stream: BinaryIO, path: Path, reading: Reading, *, block_bytes: int = BLOCK_BYTES
+) -> Iterator[Block]:
     """As blocks(); the lines that it puts aside are counted in the tally, the others are the caller's to count."""
-    source, found = str(path), blocks(stream, path, reading.quarantine)
+    source, found = str(path), blocks(stream, path, reading.quarantine, block_bytes=block_bytes)
     while True:
         before = reading.quarantine.counts[source]
         try:

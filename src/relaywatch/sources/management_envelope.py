@@ -17,15 +17,23 @@ _MARK: Final = b'"data"'
 
 def inside(record: dict[str, Any]) -> dict[str, Any] | None:
     """The object that an envelope holds; None where the record is no envelope, or damaged."""
+    try:
+        value = json.loads(_held(record) or b"null")
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _held(record: dict[str, Any]) -> bytes | None:
+    """The bytes in an envelope; None where the record is none."""
     message = record.get("message", record)
     data = message.get("data") if isinstance(message, dict) else None
     if not isinstance(data, str):
         return None
     try:
-        value = json.loads(base64.b64decode(data, validate=True))
-    except (ValueError, binascii.Error, RecursionError):
+        return base64.b64decode(data, validate=True)
+    except (ValueError, binascii.Error):
         return None
-    return value if isinstance(value, dict) else None
 
 
 class Opened:
@@ -59,5 +67,11 @@ def _opened_line(line: bytes) -> bytes:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return line
-    held = inside(record) if isinstance(record, dict) else None
-    return line if held is None else json.dumps(held, separators=(",", ":")).encode() + b"\n"
+    held = _held(record) if isinstance(record, dict) else None
+    if held is None:
+        return line
+    plain = held.strip()
+    if plain.startswith(b"{") and b"\n" not in plain and b"\r" not in plain:
+        return plain + b"\n"
+    value = inside(record)
+    return line if value is None else json.dumps(value, separators=(",", ":")).encode() + b"\n"
