@@ -290,7 +290,7 @@ def test_a_damaged_json_line_is_put_aside_and_the_others_count(damage, reason):
 
 
 def test_an_endless_line_is_put_aside_in_bounded_memory():
-    found, quarantine = ndjson(RECORD, '{"table":"flows","device_uid":"' + "a" * (9 << 20) + '"}', RECORD)
+    found, quarantine = ndjson(RECORD, '{"table":"flows","device_uid":"' + "a" * (20 << 20) + '"}', RECORD)
     assert len(found["flows"]) == 2
     assert [(record.position, "longer than" in record.reason) for record in quarantine.records] == [("line 2", True)]
 
