@@ -1,5 +1,6 @@
-from __future__ import codecs
+from __future__ import annotations
 
+import codecs
 import gzip
 import zlib
 
