@@ -329,6 +329,48 @@ class TestExplain:
         assert "not kept for explain" in err
 
 
+class TestSources:
+    def test_sources_tells_what_is_there_and_counts_every_record(self, run, relays):
+        status, out, err = run("sources", relays)
+        assert status == Exit.NOTHING_FOUND
+        assert "lost" not in out
+        assert "canonical-ndjson" in out
+        assert "app, direction" in " ".join(out.split())
+        assert not err
+
+    def test_json_has_an_object_a_source_and_the_sums(self, run, relays):
+        _, out, _ = run("sources", relays, "--json")
+        *sources, sums = map(json.loads, out.splitlines())
+        assert [record["kind"] for record in sources] == ["source"]
+        assert sources[0]["records"] == sources[0]["with_rows"] == sums["records"] > 0
+        assert (sums["lost"], sums["quarantined"], sums["devices"]) == (0, 0, 3)
+        assert sources[0]["fields"]["app"] == "observed"
+
+    def test_damaged_records_are_told_and_change_the_status(self, run, relays):
+        with relays.open("a") as file:
+            file.write("{broken\n")
+        status, out, err = run("sources", relays, "--json")
+        assert status == Exit.PARTIAL
+        assert json.loads(out.splitlines()[-1])["quarantined"] == 1
+        assert "put aside" in err
+
+    def test_two_views_of_one_phone_are_shown_as_joined(self, run, relays, tmp_path):
+        zeek = tmp_path / "zeek"
+        assert run("export", relays, "--to", "zeek", "--out", zeek)[0] == Exit.NOTHING_FOUND
+        _, out, _ = run("sources", zeek, relays, "--json", "--device", "phone-1")
+        joins = [json.loads(line) for line in out.splitlines() if '"join"' in line]
+        assert {(join["one"], join["other"]) for join in joins} <= {
+            ("zeek", "canonical-ndjson"),
+            ("canonical-ndjson", "zeek"),
+        }
+        assert any(join["matched"] for join in joins)
+
+    def test_a_missing_path_is_a_plain_error(self, run, tmp_path):
+        status, _, err = run("sources", tmp_path / "none")
+        assert status == Exit.UNUSABLE
+        assert "does not exist" in err
+
+
 class TestOtherCommands:
     def test_settings_are_listed_with_value_default_and_origin(self, run):
         status, out, _ = run("settings", "--json", "--set", "TimeWindow=3")

@@ -88,10 +88,16 @@ def test_two_exporters_of_one_flow_count_once(tmp_path):
 
 
 def test_sampled_counts_are_scaled_and_said(tmp_path):
-    batches, _, _ = read(tmp_path, NFDUMP | {"sampled": 100}, BACK | {"sampled": 100})
+    batches, _, _ = read(tmp_path, IPFIX | {"samplingInterval": 100})
     (row,) = rows_of(batches)
-    assert (row["wire_bytes_out"], row["bytes_observability"]) == (140_000, 2)
+    assert (row["wire_bytes_in"], row["bytes_observability"]) == (2_080_000, 2)
     assert [signal["detail"] for signal in rows_of(batches, "signals")] == ["sampled 1:100"]
+
+
+def test_sampling_of_a_rate_that_is_not_stated_is_said(tmp_path):
+    batches, _, _ = read(tmp_path, NFDUMP | {"sampled": 1})
+    assert [row["wire_bytes_out"] for row in rows_of(batches)] == [1400]
+    assert [signal["detail"] for signal in rows_of(batches, "signals")] == ["sampled, at a rate that is not stated"]
 
 
 def test_a_record_that_counts_both_directions_is_whole(tmp_path):

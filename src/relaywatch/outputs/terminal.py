@@ -5,7 +5,7 @@ Text enters rich as `Text`, never as markup, and through `printable`; so names c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from rich.box import ROUNDED, SIMPLE_HEAD
@@ -187,6 +187,7 @@ def _reading(summary: HuntSummary) -> list[Table | Text | Group]:
     rows = ", ".join(f"{count:,} {printable(name)}" for name, count in summary.rows.items())
     aside = plural(summary.quarantine.total, "damaged record")
     parts.append(Text(f"Read {rows or 'nothing'} in {summary.seconds:.1f} s; {aside} put aside."))
+    parts += [Text(line) for line in _left_out(summary)]
     parts += _listed(
         "Put aside",
         [f"{r.source}, {r.position}: {r.reason}" for r in summary.quarantine.records],
@@ -198,6 +199,16 @@ def _reading(summary: HuntSummary) -> list[Table | Text | Group]:
     in_all = max(len(unjudged), summary.not_judged_in_all)
     parts += _listed("Could not be judged, which is not the same as clean", unjudged, in_all)
     return parts
+
+
+def _left_out(summary: HuntSummary) -> Iterator[str]:
+    """What was put together or not used, where anything was."""
+    if summary.joins.merged:
+        yield f"Joined: {summary.joins.merged:,} records are connections of another source (relaywatch sources tells)."
+    if summary.duplicate_flows:
+        yield f"{plural(summary.duplicate_flows, 'record')} of flows that another record shows too, counted once."
+    if summary.unused_volumes:
+        yield f"{plural(summary.unused_volumes, 'volume')} without its flow, or longer than tunnels can be judged by."
 
 
 def _sources(summary: HuntSummary) -> Table:

@@ -112,7 +112,7 @@ def flow_batch(views: pl.DataFrame, path: Path, skew_bound_s: float, *, directio
     bytes_seen = (
         pl.when(pl.col("payload_known"))
         .then(int(Observability.OBSERVED))
-        .when(pl.col("bytes_out").is_not_null())
+        .when(pl.col("bytes_out").is_not_null() | pl.col("bytes_in").is_not_null())
         .then(int(Observability.INFERRED))
         .otherwise(int(Observability.NOT_OBSERVABLE))
     )

@@ -44,13 +44,17 @@ COLUMNS: Final = {
 
 
 class FlowPairs:
-    """Takes records frame by frame and gives connections as devices see them."""
+    """Takes records frame by frame and gives connections as devices see them.
+
+    thinned: to be set where the source says that packets were sampled, and not at which rate.
+    """
 
     def __init__(self, path: Path, reading: Reading, skew_bound_s: float, *, place: str = "line") -> None:
         self._path, self._reading, self._skew_bound_s, self._place = path, reading, skew_bound_s, place
         self._held = pl.DataFrame(schema=COLUMNS)
         self._spans: dict[str, tuple[int, int]] = {}
         self._sampled = 1
+        self.thinned = False
 
     def batches(self, frame: pl.DataFrame) -> list[Batch]:
         """Connections that are complete. frame: COLUMNS, missing ones null; damaged records go to quarantine."""
@@ -75,7 +79,8 @@ class FlowPairs:
         """What waited, and what was watched."""
         yield from self._given(_connections(self._held))
         if self._spans:
-            detail = f"sampled 1:{self._sampled}" if self._sampled > 1 else ""
+            rate = f"sampled 1:{self._sampled}" if self._sampled > 1 else ""
+            detail = rate or ("sampled, at a rate that is not stated" if self.thinned else "")
             yield capture_batch(self._spans, self._path, self._skew_bound_s, detail)
 
     def _with_ends(self, frame: pl.DataFrame) -> pl.DataFrame:

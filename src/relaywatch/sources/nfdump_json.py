@@ -1,7 +1,7 @@
 """nfdump's JSON (-o json, -o ndjson): NetFlow as collected, one direction a record, or both where both are counted.
 
 Format: nfdump's output_json.c. Times are the collector's local time without a zone: read as UTC, with a bound of
-fourteen hours; run nfdump with TZ=UTC. Where an address is translated, the one before translation is the device's.
+fourteen hours; run nfdump with TZ=UTC. `sampled` is a flag: nfdump has scaled the counts itself where it knew the rate.
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ class NfdumpJson:
         for frame in frames(stream, path, SCHEMA, reading):
             other = frame["type"].is_not_null() & (frame["type"] != "FLOW")
             reading.tally.left("a record that is no flow", int(other.sum()))
+            pairs.thinned |= bool((frame["sampled"] > 0).any())
             yield from pairs.batches(_records(frame.filter(~other)))
         yield from pairs.rest()
 
@@ -63,19 +64,18 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False) for name in ("first", "last")
     )
     first, last = (time.dt.epoch("us") for time in times)
-    sampled = pl.when(pl.col("sampled") > 1).then(pl.col("sampled"))
     out = frame.select(
         "position", first.alias("time"), last.alias("end"), pl.col("proto").alias("protocol"),
         pl.coalesce("src4_addr", "src6_addr").alias("src_ip"), "src_port",
         pl.coalesce("dst4_addr", "dst6_addr").alias("dst_ip"), "dst_port",
         pl.col("in_bytes").alias("bytes"), pl.col("in_packets").alias("packets"),
-        pl.col("export_sysid").alias("exporter"), sampled.alias("sampling"),
+        pl.col("export_sysid").alias("exporter"),
     )  # fmt: skip
     back = frame.select("position", "out_bytes", "out_packets").filter(pl.col("out_packets") > 0)
     both = out.join(back, on="position", how="inner")
     reverse = both.select(
         "position", "time", "end", "protocol", pl.col("dst_ip").alias("src_ip"), pl.col("dst_port").alias("src_port"),
         pl.col("src_ip").alias("dst_ip"), pl.col("src_port").alias("dst_port"), pl.col("out_bytes").alias("bytes"),
-        pl.col("out_packets").alias("packets"), "exporter", "sampling",
+        pl.col("out_packets").alias("packets"), "exporter",
     )  # fmt: skip
     return pl.concat([out, reverse])
