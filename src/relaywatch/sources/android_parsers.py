@@ -10,6 +10,7 @@ from relaywatch.sources.android_section import SectionParser
 from relaywatch.sources.battery_history import battery_history
 from relaywatch.sources.event_log import event_log
 from relaywatch.sources.managed_users import device_idle, device_policy, users
+from relaywatch.sources.netstats_text import netstats
 from relaywatch.sources.package_state import package_state
 from relaywatch.sources.proxy_settings import proxy_settings
 from relaywatch.sources.socket_tables import parse_sockets
@@ -17,6 +18,7 @@ from relaywatch.sources.usage_stats import usage_stats
 from relaywatch.sources.vpn_state import app_ops, connectivity, system_ui, vpn_management
 
 PARSERS: Final[Mapping[str, SectionParser]] = {
+    "netstats": netstats,
     "netstat": parse_sockets,
     "ss": parse_sockets,
     "tcp": parse_sockets,

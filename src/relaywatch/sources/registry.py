@@ -21,6 +21,7 @@ from relaywatch.sources.management_api import ManagementUsageLogs
 from relaywatch.sources.management_inventory import ManagementInventory
 from relaywatch.sources.netflow_export import NetflowExport
 from relaywatch.sources.netflow_json import NetflowJson
+from relaywatch.sources.netstats_csv import NetstatsCsv
 from relaywatch.sources.nfdump_json import NfdumpJson
 from relaywatch.sources.ocsf_events import OcsfNdjson, OcsfParquet
 from relaywatch.sources.pcap import Pcap
@@ -56,6 +57,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     IntrusionLogs(),
     ManagementUsageLogs(),
     ManagementInventory(),
+    NetstatsCsv(),
     PcapdroidCsv(),
     ZeekConn(),
     ZeekSocks(),
