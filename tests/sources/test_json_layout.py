@@ -60,6 +60,11 @@ def test_what_is_no_document_passes_untouched(tmp_path, plain):
     assert content(tmp_path, plain) == plain
 
 
+def test_json_lines_whose_first_is_damaged_stay_lines(tmp_path):
+    saved = '{"a": broken\n' + "\n".join(LINES) + "\n"
+    assert content(tmp_path, saved) == saved
+
+
 def test_a_record_that_lists_things_of_its_own_stays_one(tmp_path):
     record = {"usageLogEvents": [{"eventId": "1"}], "device": "d"}
     assert records(content(tmp_path, json.dumps(record, indent=1))) == [record]

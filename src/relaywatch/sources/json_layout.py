@@ -17,6 +17,7 @@ import ijson
 from relaywatch.model.errors import SourceError
 
 PROBED_BYTES: Final = 65_536
+PROBED_LINES: Final = 20
 RECORD_BYTES: Final = 64 << 20
 """A single object of more text is no record of any format here."""
 DEEPEST: Final = 64
@@ -46,11 +47,19 @@ def as_lines(start: bytes, stream: BinaryIO, path: Path) -> Iterator[bytes] | No
             return _unwrapped_lines(stream)
         if more or _list_key(first) is None:
             return None
+    elif _later_record(text):
+        return None
     shape = _shape(text)
     if shape is None:
         return None
     prefix, wrapped = shape
     return _laid_out(stream, path, prefix, wrapped=wrapped)
+
+
+def _later_record(text: bytes) -> bool:
+    """Whether one of the lines after the first is a record by itself: JSON lines of which the first is damaged."""
+    lines = text.split(b"\n", PROBED_LINES)[1:PROBED_LINES]
+    return text.startswith(b"{") and any(line[:1] == b"{" and isinstance(_parsed(line), dict) for line in lines)
 
 
 def _parsed(text: bytes) -> object:

@@ -34,14 +34,15 @@ _LARGEST: Final = 2**63 - 1
 def first_records(head: Head) -> list[dict[str, Any]]:
     """The objects among the first lines of the content, for telling the format. Never raises."""
     found = []
-    if head.content.lstrip()[:1] == b"{":
-        for line in head.content.split(b"\n", PROBED_RECORDS)[:PROBED_RECORDS]:
-            try:
-                record = json.loads(line)
-            except (ValueError, RecursionError):
-                continue
-            if isinstance(record, dict):
-                found.append(record)
+    for line in head.content.split(b"\n", PROBED_RECORDS)[:PROBED_RECORDS]:
+        if not line.lstrip().startswith(b"{"):
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(record, dict):
+            found.append(record)
     return found
 
 

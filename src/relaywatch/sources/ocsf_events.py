@@ -179,7 +179,7 @@ class _Log:
         kind = pl.col("class_uid")
         frame = self._dated(frame)
         network = kind.is_in([NETWORK, TUNNEL, SOCKETS])
-        listening = network & (pl.col("activity_id") == LISTEN)
+        listening = network & (pl.col("activity_id") == LISTEN).fill_null(value=False)
         proxied = (kind == HTTP) & (pl.col("http_request").struct.field("http_method") == "CONNECT")
         launched = (kind == PROCESS) & (pl.col("activity_id") == LAUNCH)
         flows = self._connections(frame.filter(network & ~listening))
