@@ -39,7 +39,8 @@ def mutate(content: bytes, rng: random.Random, *, changes: int = 3) -> bytes:
             numbers = list(re.finditer(rb"-?\d+(?:\.\d+)?", bytes(data[at : at + 400])))
             if numbers:
                 found = rng.choice(numbers)
-                jump = str(int(float(found[0])) + rng.choice([1, -1, 86_400, 10**9, -(10**12)])).encode()
+                shift = rng.choice([1, -1, 86_400, 10**9, -(10**12)])
+                jump = str(int(float(found[0][:18])) + shift).encode()
                 data[at + found.start() : at + found.end()] = rng.choice([*NUMBERS, jump])
         elif kind == 5:
             del data[at:]

@@ -8,6 +8,7 @@ only ever labels.
 from __future__ import annotations
 
 import io
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -78,12 +79,14 @@ class _File:
 
 _DAMAGE: Final = (
     zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
     OSError,
     EOFError,
+    IndexError,
     RuntimeError,
     NotImplementedError,
     ValueError,
-    zlib.error,
 )
 """What zipfile raises of damaged, encrypted or unknown members."""
 

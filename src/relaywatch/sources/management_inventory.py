@@ -74,6 +74,7 @@ def _kind(record: dict[str, Any]) -> str | None:
 def _take(line: bytes, number: int, rows: ContextRows, path: Path, reading: Reading) -> None:
     try:
         record = json.loads(line)
+        json.dumps(record, ensure_ascii=False).encode()  # a lone surrogate is no text
         kind = _kind(record) if isinstance(record, dict) else None
         if kind == "devices":
             _device(record, number, rows, reading.device)

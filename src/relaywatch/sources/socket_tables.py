@@ -71,6 +71,7 @@ _NAMED: Final = re.compile(r"u(\d+)_a(\d+)")
 _SYSTEM: Final = {"root": 0, "system": 1000, "radio": 1001, "shell": 2000}
 USER_ID_UIDS: Final = 100_000
 FIRST_APP_ID: Final = 10_000
+LAST_UID: Final = 2**31 - 1
 
 
 class Row(NamedTuple):
@@ -138,6 +139,11 @@ def parse_sockets(section: Section, context: DumpContext, reading: Reading) -> I
 
 def parse_row(line: str, name: str = "") -> Row | None:
     """One line of a table; None where it is none. name: the table's file for /proc/net, which does not name it."""
+    row = _parsed(line, name)
+    return row if row is not None and row.uid <= LAST_UID else None
+
+
+def _parsed(line: str, name: str) -> Row | None:
     if (found := _NETSTAT.fullmatch(line)) is not None:
         return _row(_PROTOCOLS[found[1]], found[4] or "", found[2], found[3], _uid(found[5]))
     if (found := _SS.fullmatch(line)) is not None:
