@@ -114,7 +114,7 @@ def lookup_batches(lookups: pl.DataFrame, path: Path, names: EventNames) -> list
     """Signals of name look-ups: position, device, time, package, hostname, addresses (list of text)."""
     if lookups.is_empty():
         return []
-    lookups = lookups.with_columns(
+    lookups = lookups.select("position", "device", "time", "package", "hostname", "addresses").with_columns(
         pl.col("hostname").str.to_lowercase().str.strip_chars_end(".").str.slice(0, 253),
         pl.col("addresses").list.eval(pl.element().str.split("/").list.last()),
     )

@@ -11,6 +11,7 @@ from relaywatch.sources.androidqf import AndroidQfPackages
 from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.defender import Defender, DefenderCsv
+from relaywatch.sources.device_owner_logs import OwnDroidLogs, TestDpcLogs
 from relaywatch.sources.dhcpd_leases import DhcpdLeases
 from relaywatch.sources.ecs_events import EcsEvents
 from relaywatch.sources.intrusion_logs import IntrusionLogs
@@ -55,6 +56,8 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     VpcFlowLogsJson(),
     VpcFlowLogs(),
     IntrusionLogs(),
+    OwnDroidLogs(),
+    TestDpcLogs(),
     ManagementUsageLogs(),
     ManagementInventory(),
     NetstatsCsv(),
