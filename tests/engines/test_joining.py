@@ -154,6 +154,24 @@ class TestOneView:
         assert sum(pair.matched for pair in joins.pairs) == sum(pair.records for pair in joins.pairs) == 120
         assert not joins.attributed
 
+    def test_a_package_here_and_a_uid_there_are_one_app_by_their_connections(self):
+        whole = listener_relay(np.random.default_rng(3), listening(Recorder(see_volumes=False))).batches()
+        (alone,) = found(whole)
+        logs = [part for part in phone(whole) if part.table == "flows"]
+        events = without(logs, "flows", "android_uid")
+        sockets = [part for part in whole if part.table in {"flows", "signals"}]
+        tables = []
+        for part in sockets:
+            (seen,) = without([part], part.table, "android_package")
+            seen = changed(seen, pl.lit("sockets.log").alias("source"))
+            tables.append(
+                seen if part.table == "signals" else changed(seen, pl.lit(2, pl.UInt8).alias("start_observability"))
+            )
+        result = hunted_views({"sensor": sensor(whole), "events": events, "sockets": tables})
+        (joined,) = result.findings
+        assert (joined.verdict, joined.app.package, joined.app.uid) == (alone.verdict, alone.app.package, alone.app.uid)
+        assert result.summary.apps == 1
+
 
 class TestWhoseItIs:
     def test_a_lease_says_whose_an_address_was(self):

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import numpy as np
@@ -102,6 +103,10 @@ class Identities:
                 known = self._stated.get((device, address), span)
                 self._stated[device, address] = min(known[0], span[0]), max(known[1], span[1])
 
+    def add_apps(self, device: str, pairs: Iterable[tuple[str, int]]) -> None:
+        """Take (package, uid) pairs of a device."""
+        self._apps[device].update(pairs)
+
     def resolve(self, registry: Registry) -> tuple[Devices, AddressBook]:
         """Names that are one device, and who had which address when."""
         # Anything that shows apps is a phone's or a manager's own name for it, the one that people know.
@@ -177,11 +182,27 @@ def unify(identities: Identities, tables: Tables, registry: Registry) -> Identit
         )
     named = tuple((registry.device_name(like.phone), registry.device_name(like.sensor), like) for like in alike)
     account = IdentityAccount(devices, counts["by address"], counts["contested"], named)
+    complete_apps(identities, tables, registry, account)
+    return account
+
+
+def complete_apps(
+    identities: Identities,
+    tables: Tables,
+    registry: Registry,
+    account: IdentityAccount,
+    learned: Mapping[str, Iterable[tuple[str, int]]] = MappingProxyType({}),
+) -> None:
+    """Give app identities the package or uid that they lack, where the device's sources know it.
+
+    learned: (package, uid) by device, beside what sources state together.
+    """
+    for device, pairs in learned.items():
+        identities.add_apps(device, pairs)
     if registry.incomplete_apps():
         apps = identities.apps(registry, account.of)
         if apps:
             tables.rewrite(lambda records: _completed(records, apps, registry))
-    return account
 
 
 def _moved(

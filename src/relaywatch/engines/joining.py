@@ -19,7 +19,16 @@ import polars as pl
 
 from relaywatch.detection.columns import Flags, Ints
 from relaywatch.engines.attribution import Attributed, attribute
-from relaywatch.engines.records import FIRST_SEEN, NOT_KNOWN, SEEN_BYTES, SEEN_DIRECTION, SEEN_NAME, Records, Registry
+from relaywatch.engines.records import (
+    FIRST_SEEN,
+    NO_UID,
+    NOT_KNOWN,
+    SEEN_BYTES,
+    SEEN_DIRECTION,
+    SEEN_NAME,
+    Records,
+    Registry,
+)
 from relaywatch.identity.matching import Matches, Side, differences, match
 from relaywatch.identity.skew import LARGEST_S, Skew, estimate
 from relaywatch.model.schemas import Direction
@@ -30,6 +39,9 @@ UNKNOWN_CLOCKS_S: Final = 3.0
 TIGHTEST_S: Final = 0.25
 SPREADS: Final = 3.0
 """Tolerance in spreads of the matched differences, at least TIGHTEST_S, at most UNKNOWN_CLOCKS_S."""
+FEWEST_AGREEING: Final = 3
+AGREEING: Final = 0.9
+"""Connections that a package and a uid share, and the share of all of either's, from which they are one app."""
 MOST_REPEATS: Final = 16
 """Sections of a bug report, and pauses within a connection, that tell of one socket."""
 TWIN: Final = np.dtype([("source", "u4"), ("position", "i8"), ("other_source", "u4"), ("other_position", "i8")])
@@ -70,6 +82,36 @@ class JoinAccount:
     attributed: Counter[str] = field(default_factory=Counter)
     merged: int = 0
     twins: npt.NDArray[np.void] = field(default_factory=lambda: np.empty(0, TWIN))
+    learned: dict[str, Counter[tuple[str, int]]] = field(default_factory=dict)
+
+    def learn(self, device: str, pairs: npt.NDArray[np.uint32], registry: Registry) -> None:
+        """Take app codes that two sources give one connection: the one's package runs under the other's uid."""
+        if not len(pairs):
+            return
+        keys = registry.app_keys(np.unique(pairs))
+        met, counts = np.unique(np.sort(pairs, axis=1), axis=0, return_counts=True)
+        for (one, other), count in zip(met.tolist(), counts.tolist(), strict=True):
+            packages = {keys[code].package for code in (one, other)} - {""}
+            uids = {keys[code].uid for code in (one, other)} - {NO_UID}
+            if len(packages) == len(uids) == 1:
+                self.learned.setdefault(device, Counter())[packages.pop(), uids.pop()] += count
+
+    def apps(self) -> dict[str, list[tuple[str, int]]]:
+        """Packages and their uids by device, as far as connections agree on them."""
+        found = {}
+        for device, pairs in self.learned.items():
+            by_package, by_uid = Counter[str](), Counter[int]()
+            for (package, uid), count in pairs.items():
+                by_package[package] += count
+                by_uid[uid] += count
+            agreed = [
+                pair
+                for pair, count in sorted(pairs.items())
+                if count >= FEWEST_AGREEING and count >= AGREEING * max(by_package[pair[0]], by_uid[pair[1]])
+            ]
+            if agreed:
+                found[device] = agreed
+        return found
 
     def seal(self, twins: Sequence[npt.NDArray[np.void]]) -> None:
         """Take all twins, ordered for look-up."""
@@ -127,6 +169,7 @@ def join_shard(
         done: Attributed = attribute(joined.flows, joined.hidden, joined.kept, heard, texts, registry, joined.ahead)
         account.attributed.update(done.reasons)
         account.merged += len(joined.twins)
+        account.learn(registry.device_name(device), joined.one_app, registry)
         kept.append(joined.flows[joined.kept])
         twins.append(joined.twins)
         moved.append(joined.moved)
@@ -166,6 +209,12 @@ class _Device:
         self._twins: list[npt.NDArray[np.void]] = []
         self._moved: list[pl.DataFrame] = []
         self._clocks: list[Skew] = []
+        self._both: list[npt.NDArray[np.uint32]] = []
+
+    @property
+    def one_app(self) -> npt.NDArray[np.uint32]:
+        """App codes, two a row, that different sources give one connection."""
+        return np.concatenate([np.empty((0, 2), np.uint32), *self._both])
 
     @property
     def ahead(self) -> float:
@@ -316,6 +365,8 @@ class _Device:
         shown = self.hidden[right] & ~self.hidden[left]
         flows["app"][right[shown]] = flows["app"][left[shown]]
         self.hidden[right[shown]] = False
+        told = ~self.hidden[right] & ~self.hidden[left] & (flows["app"][right] != flows["app"][left])
+        self._both.append(np.stack([flows["app"][left[told]], flows["app"][right[told]]], axis=1))
         for name in ("name", "local_port", "remote"):
             self._fill(name, left, right, flows[name][right] == 0)
         without = (flows["bytes_out"][right] < 0) & (flows["bytes_in"][right] < 0)

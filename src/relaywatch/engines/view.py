@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from relaywatch.engines import shards
-from relaywatch.engines.identities import IdentityAccount, unify
+from relaywatch.engines.identities import IdentityAccount, complete_apps, unify
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.joining import JoinAccount, PairOfSources, join_shard
 from relaywatch.engines.profile import Profile
@@ -180,6 +180,8 @@ def _join(view: View) -> None:
         table.discard()
     tables.flows, tables.volumes, tables.rewritten = flows, volumes, True
     view.join.seal(twins)
+    if view.join.learned:
+        complete_apps(intake.identities, tables, registry, view.identity, view.join.apps())
 
 
 def _lookup_details(view: View) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
