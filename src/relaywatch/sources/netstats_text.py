@@ -20,6 +20,7 @@ from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.reading import Reading
 
 PACKET_BYTES: Final = 40
+LAST_UID: Final = 2**31 - 1
 MOST_ROWS: Final = 1_000_000
 LONGEST_US: Final = 40 * 86_400 * 1_000_000
 _PART: Final = re.compile(r"\S.{0,40}stats:$|Active .{0,40}:$", re.ASCII)
@@ -85,7 +86,7 @@ class _State:
             self._known = False
         elif (found := _IDENT.fullmatch(line)) is not None:
             self.uid, self.set, self.tag = int(found[1]), found[2], int(found[3], 16)
-            self._known = True
+            self._known = abs(self.uid) <= LAST_UID
         elif (found := _LENGTH.fullmatch(line)) is not None:
             self.length_us = int(found[1]) * (1_000 if found[2] or int(found[1]) > 1_000_000 else 1_000_000)
         elif (found := _CHECKIN.fullmatch(line.strip())) is not None:
@@ -93,7 +94,7 @@ class _State:
                 self.length_us = int(found[4]) * 1_000_000
             elif found[1] is not None:
                 self.uid, self.set, self.tag = int(found[1]), found[2], int(found[3])
-                self._known = True
+                self._known = abs(self.uid) <= LAST_UID
 
     def bucket(self, line: str) -> dict[str, Any] | None:
         """A bucket's columns; None where it is none, or nothing before it says whose it is."""
