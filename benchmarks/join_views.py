@@ -55,7 +55,6 @@ class Counts:
     wrong: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     skews: list[float] = field(default_factory=list)
-    devices: int = 0
 
 
 def composed(traces: Sequence[Path]) -> Tables:
@@ -176,7 +175,6 @@ def _attribution(paths: Sequence[Path], truth: pl.DataFrame, folder: Path, count
     apps = view.intake.registry.app_keys(np.unique(records["app"]))
     sources = view.intake.registry.source_names()
     sensed = records[[sources[code].endswith("conn.log") for code in records["source"].tolist()]]
-    counts.devices += ADDRESS in " ".join(view.summary.devices.get(PHONE, ()))
     counts.skews += [pair.skew_s for pair in view.summary.pairs if pair.skew_s is not None]
     key = ("start", "local_port", "remote_port", "protocol")
     known = dict(zip(zip(*(sensed[name].tolist() for name in key), strict=True), sensed["app"].tolist(), strict=True))
@@ -232,7 +230,6 @@ def report(counts: Counts, *, as_json: bool) -> None:
         "wrong": dict(counts.wrong.most_common()),
         "same_verdict": same / compared,
         "verdicts": {f"{joined} / {whole}": count for (joined, whole), count in counts.verdicts.most_common()},
-        "devices_found": counts.devices,
         "skew_s": {"least": min(counts.skews), "most": max(counts.skews)} if counts.skews else None,
     }
     if as_json:
@@ -246,7 +243,7 @@ def report(counts: Counts, *, as_json: bool) -> None:
     print(f"verdicts of the joined view / of the whole one: the same for {same} of {compared} apps")
     for pair, count in result["verdicts"].items():
         print(f"  {count:4d}  {pair}")
-    print(f"devices found by their connections: {counts.devices}; skew found: {result['skew_s']}")
+    print(f"skew found: {result['skew_s']}")
 
 
 if __name__ == "__main__":
