@@ -45,6 +45,8 @@ _SIGNALS: Final = {
     SignalKind.USER_INTERACTION: "interaction",
     SignalKind.KEYGUARD_LOCKED: "interaction",
 }
+SAMPLED: Final = "sampled"
+"""First word of a CAPTURE's detail where its source samples packets."""
 _SOME: Final = 0.05
 """Share of the rows below which a field that is there is only partly there: most sources miss a few."""
 
@@ -62,6 +64,8 @@ class Profile:
         self._first: int | None = None
         self._last: int | None = None
         self._gaps = 0
+        self._clock_error: float | None = None
+        self._sampled = False
 
     def add(self, batch: Batch) -> None:
         """Take one batch in."""
@@ -78,6 +82,8 @@ class Profile:
             self._known["user"] += rows.num_rows - rows["user_name"].null_count
         if "start_time" in rows.schema.names:
             self._span(rows)
+            error = pc.max(rows["clock_skew_bound_s"]).as_py()
+            self._clock_error = max(filter(None.__ne__, (self._clock_error, error)), default=None)
 
     def view(self) -> SourceView:
         """What was gathered."""
@@ -93,6 +99,8 @@ class Profile:
             devices=len(self._devices),
             apps=len(self._apps),
             gaps=self._gaps,
+            clock_error_s=self._clock_error,
+            sampled=self._sampled,
         )
 
     def _who(self, rows: pa.RecordBatch) -> None:
@@ -119,6 +127,9 @@ class Profile:
         for kind, count in zip(*(part.tolist() for part in kinds), strict=True):
             self._signals.add(_SIGNALS.get(SignalKind(kind), ""))
             self._gaps += count if kind == SignalKind.LOGGING_GAP else 0
+        if SignalKind.CAPTURE in kinds[0]:
+            watched = rows.filter(pc.equal(rows["kind"], int(SignalKind.CAPTURE)))["detail"].unique()
+            self._sampled |= any(text is not None and text.startswith(SAMPLED) for text in watched.to_pylist())
 
     def _span(self, rows: pa.RecordBatch) -> None:
         bounds = pc.min_max(rows["start_time"].view(pa.int64())).as_py()

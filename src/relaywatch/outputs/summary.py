@@ -38,7 +38,8 @@ class SourceView:
     """What the rows of a source hold.
 
     fields: of what a judgement needs, each "observed", "inferred", "partly" (observed or inferred in some rows only) or
-    "absent"; first, last: time span of its rows; gaps: times it says it was blind; devices, apps: distinct ones.
+    "absent"; first, last: time span of its rows; gaps: times it says it was blind; devices, apps: distinct ones;
+    clock_error_s: largest error of its clock, None where no row states one; sampled: whether it says that it samples.
     """
 
     fields: Mapping[str, str]
@@ -47,6 +48,8 @@ class SourceView:
     devices: int = 0
     apps: int = 0
     gaps: int = 0
+    clock_error_s: float | None = None
+    sampled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
