@@ -8,13 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom, poisson
 
-from relaywatch.evaluation.metrics import (
-    area_under_curve,
-    proportion,
-    rate,
-    recall_without_alarms,
-    threshold_at,
-)
+from relaywatch.evaluation.metrics import area_under_curve, recall_without_alarms, threshold_at
+from relaywatch.model.estimates import proportion, rate
 
 TAIL = 0.025
 

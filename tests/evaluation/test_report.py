@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from labelled import app
 
-from relaywatch.evaluation.metrics import Estimate, proportion
 from relaywatch.evaluation.reliability import Group, ReliabilityResult
 from relaywatch.evaluation.report import as_json, markdown, table
 from relaywatch.evaluation.run import Evaluation
 from relaywatch.evaluation.verdicts import evaluate_apps
 from relaywatch.evaluation.views import ViewRow
+from relaywatch.model.estimates import Estimate, proportion
 
 SILENT = Counter({"none": 1})
 APPS = [app("R1"), app("B1", label="benign", family="sync", scenario="sync")]

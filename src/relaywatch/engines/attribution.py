@@ -15,6 +15,7 @@ import numpy.typing as npt
 import polars as pl
 
 from relaywatch.detection.columns import Flags
+from relaywatch.engines.names import text_keys
 from relaywatch.engines.records import Records, Registry
 from relaywatch.model.schemas import Direction, SignalKind
 
@@ -167,8 +168,7 @@ def _usual(after: npt.NDArray[np.int64]) -> int:
 def address_keys(detail: str) -> list[int]:
     """Keys (engines.names) of the addresses in a name look-up's detail: "host address address"."""
     addresses = detail.split(" ")[1:]
-    hashed: npt.NDArray[np.uint64] = pl.Series(addresses, dtype=pl.String).hash(seed=1).to_numpy() | np.uint64(1)
-    return [int(key) for key in hashed]
+    return [int(key) for key in text_keys(pl.Series(addresses, dtype=pl.String))]
 
 
 def _by_endpoint(flows: Records, hidden: Flags, kept: Flags) -> pl.DataFrame:

@@ -74,8 +74,8 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
         )
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         view = read_view(discovery.units, Path(folder), plan.device, plan.watcher, plan.settings.allowed_destinations)
-        judged = _judge(view.intake, plan)
-        findings = _findings(judged, view, plan)
+        judged = judge(view.intake, plan)
+        findings = findings_of(judged, view, plan)
     summary = HuntSummary(
         rows=dict(view.intake.rows),
         units=view.reads,
@@ -98,7 +98,7 @@ def _unread(discovery: Discovery) -> list[str]:
 
 
 @dataclass(slots=True)
-class _Judged:
+class Judged:
     """What judging all shards gave: cases, apps judged and apps that could not be, records left out."""
 
     cases: list[Case] = field(default_factory=list)
@@ -107,12 +107,17 @@ class _Judged:
     unmatched: int = 0
     apps: int = 0
 
+    @property
+    def evidence(self) -> Floats:
+        """Natural log evidence of each case that has an episode."""
+        return np.array([case.episode.log_evidence for case in self.cases if case.episode is not None], np.float64)
 
-def _judge(intake: Intake, plan: Hunt) -> _Judged:
-    """Judge shard by shard; only cases are kept."""
+
+def judge(intake: Intake, plan: Hunt) -> Judged:
+    """Judge every app, shard by shard; only cases are kept."""
     plan.watcher.judging(shards.SHARDS)
     ranks = intake.registry.source_ranks()
-    result = _Judged()
+    result = Judged()
     for shard in range(shards.SHARDS):
         flows = intake.flows.read(shard)
         if len(flows):
@@ -140,27 +145,30 @@ def _named(key: AppKey) -> str:
     return "unknown app" if key.uid == NO_UID else f"uid {key.uid}"
 
 
-def _findings(judged: _Judged, view: View, plan: Hunt) -> list[Finding]:
+def findings_of(judged: Judged, view: View, plan: Hunt) -> list[Finding]:
+    """The findings of what was judged, gravest and most certain first."""
     cases, intake = judged.cases, view.intake
+    directory = directory_of(cases, view, relay_bar(judged.evidence, judged.apps, plan.settings), plan.enrichment)
+    drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
+    decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
+    return sorted(decided, key=_gravity)
+
+
+def directory_of(cases: Sequence[Case], view: View, bar: float, enrichment: Enrichment) -> Directory:
+    """What the numbers in the cases' records stand for. bar: as Directory.bar."""
+    intake = view.intake
     keys = [case.flows[name] for case in cases for name in ("remote", "name")]
     keys += [case.signals["detail"] for case in cases]
-    directory = Directory(
+    return Directory(
         apps=intake.registry.app_keys(np.array([case.app for case in cases], np.uint32)),
         sources=intake.registry.source_names(),
         texts=intake.names.texts(np.concatenate(keys)) if keys else {},
         formats=view.formats,
         inventory=inventory_index(renamed(intake.inventory().iter_rows(named=True), view.identity)),
         twins=view.join.twins_of,
-        bar=relay_bar(_evidence(cases), judged.apps, plan.settings),
-        enrichment=plan.enrichment,
+        bar=bar,
+        enrichment=enrichment,
     )
-    drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
-    decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
-    return sorted(decided, key=_gravity)
-
-
-def _evidence(cases: Sequence[Case]) -> Floats:
-    return np.array([case.episode.log_evidence for case in cases if case.episode is not None], np.float64)
 
 
 def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:

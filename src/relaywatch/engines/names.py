@@ -23,6 +23,11 @@ REMEMBERED: Final = 4
 _SCHEMA: Final = pa.schema([("key", pa.uint64()), ("text", pa.string())])
 
 
+def text_keys(texts: pl.Series) -> npt.NDArray[np.uint64]:
+    """The key of each text. Keys hold within one process only, and none is 0."""
+    return np.asarray(texts.hash(seed=1).to_numpy() | np.uint64(1))
+
+
 class Names:
     """Hash keys of text, and the way back. Key 0 is "not known"."""
 
@@ -35,7 +40,7 @@ class Names:
         self._recent: list[tuple[pa.Array, npt.NDArray[np.uint64]]] = []
 
     def keys(self, column: pa.DictionaryArray) -> npt.NDArray[np.uint64]:
-        """The key of each row's text; 0 for nulls. Keys hold within one process only."""
+        """The key of each row's text; 0 for nulls."""
         values = column.dictionary
         if len(values) == 0:
             return np.zeros(len(column), np.uint64)
@@ -52,7 +57,7 @@ class Names:
             if seen.equals(values):
                 return table
         table = np.zeros(len(values) + 1, np.uint64)
-        table[:-1] = pl.Series(pa.chunked_array([values])).hash(seed=1).to_numpy() | np.uint64(1)
+        table[:-1] = text_keys(pl.Series(pa.chunked_array([values])))
         self._hold(pa.RecordBatch.from_arrays([pa.array(table[:-1]), values.cast(pa.string())], schema=_SCHEMA))
         self._recent = [(values, table), *self._recent[: REMEMBERED - 1]]
         return table

@@ -14,7 +14,8 @@ from relaywatch.detection.columns import Floats
 from relaywatch.detection.settings import Settings
 from relaywatch.evaluation.app_traffic import AppColumns
 from relaywatch.evaluation.labels import LabelledApp
-from relaywatch.evaluation.metrics import Estimate, proportion, threshold_at
+from relaywatch.evaluation.metrics import threshold_at
+from relaywatch.model.estimates import Estimate, proportion
 
 FALSE_POSITIVE_RATES: Final = (1e-3, 1e-4, 1e-5)
 CURVE_RATES: Final = np.logspace(-6.0, 0.0, 61)

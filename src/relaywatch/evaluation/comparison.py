@@ -25,9 +25,10 @@ from relaywatch.evaluation.flow_level import FlowRow, Sought, flow_row, scored_f
 from relaywatch.evaluation.forest import ForestVotes, apps_statistics, forest_votes
 from relaywatch.evaluation.holdout import evaluate_held_out
 from relaywatch.evaluation.labels import LabelledApp
-from relaywatch.evaluation.metrics import Estimate, area_under_curve, proportion, recall_without_alarms
+from relaywatch.evaluation.metrics import area_under_curve, recall_without_alarms
 from relaywatch.evaluation.packets import read_packets
 from relaywatch.evaluation.verdicts import scores_of
+from relaywatch.model.estimates import Estimate, proportion
 from relaywatch.model.finding import Finding, Verdict
 
 OURS: Final = "relaywatch"

@@ -10,7 +10,7 @@ import numpy as np
 
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.labels import LabelledApp
-from relaywatch.evaluation.metrics import Estimate, proportion
+from relaywatch.model.estimates import Estimate, proportion
 
 NOT_SCORED = -np.inf
 """Score of a flow that a rule says nothing of; no threshold is as low."""

@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from relaywatch.detection.settings import Settings
-from relaywatch.evaluation.metrics import Estimate, rate
 from relaywatch.evaluation.null_fleet import Fleet, plan_day
 from relaywatch.evaluation.null_fleet_hunt import Finding, Hunted
+from relaywatch.model.estimates import Estimate, rate
 from relaywatch.model.finding import Verdict
 
 LEVELS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)

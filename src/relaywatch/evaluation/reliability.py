@@ -15,8 +15,8 @@ from relaywatch.detection.calibration import PRIOR_LOG_ODDS
 from relaywatch.detection.columns import Flags, Floats
 from relaywatch.evaluation.labels import LabelledApp
 from relaywatch.evaluation.merging import pairs_of, write_merged
-from relaywatch.evaluation.metrics import Estimate, proportion
 from relaywatch.evaluation.verdicts import NOTHING, Findings, found_in
+from relaywatch.model.estimates import Estimate, proportion
 from relaywatch.model.finding import Finding
 
 EDGES: Final = (0.5, 0.8, 0.95, 0.99, 0.999)

@@ -14,11 +14,11 @@ from relaywatch.evaluation.ablation import AblationRow
 from relaywatch.evaluation.bridges import FALSE_POSITIVE_RATES, BridgeRow
 from relaywatch.evaluation.comparison import RuleRow
 from relaywatch.evaluation.flow_level import FlowRow
-from relaywatch.evaluation.metrics import Estimate
 from relaywatch.evaluation.reliability import ReliabilityResult
 from relaywatch.evaluation.run import Evaluation
 from relaywatch.evaluation.verdicts import NOTHING, AppResult
 from relaywatch.evaluation.views import ViewRow
+from relaywatch.model.estimates import Estimate
 from relaywatch.model.finding import Verdict
 
 EVALUATION_VERSION: Final = "1.0.0"

@@ -16,8 +16,9 @@ from relaywatch.detection.columns import Flags, Floats
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.local import Hunt, hunt
 from relaywatch.evaluation.labels import LabelledApp
-from relaywatch.evaluation.metrics import Estimate, area_under_curve, proportion, rate, recall_without_alarms
+from relaywatch.evaluation.metrics import area_under_curve, recall_without_alarms
 from relaywatch.governance.exceptions import Exceptions
+from relaywatch.model.estimates import Estimate, proportion, rate
 from relaywatch.model.finding import Finding, Verdict
 
 DAY_S: Final = 86_400.0

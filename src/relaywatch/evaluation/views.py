@@ -15,8 +15,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from relaywatch.evaluation.labels import LabelledApp
-from relaywatch.evaluation.metrics import Estimate, proportion
 from relaywatch.evaluation.verdicts import ALARMS, Findings, found_in, verdict_of
+from relaywatch.model.estimates import Estimate, proportion
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import Direction
 from relaywatch.outputs.telemetry import ExportFormat, export
