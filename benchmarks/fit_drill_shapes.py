@@ -2,8 +2,8 @@
 
     python benchmarks/fit_drill_shapes.py RANGE [RANGE ...] [--out src/relaywatch/assurance/shapes.json]
 
-RANGE is a folder with traces/ and truth/ as range/run writes it. Only relays that do not hide, with ten sessions or more,
-are taken; each program counts alike, with at most `--most` of its sessions. No address, name or time of a trace is kept.
+RANGE is a folder with traces/ and truth/ as range/run writes it. Only relays that do not hide, with ten sessions or
+more, are taken; each program counts alike, with at most `--most` of its sessions. No address, name or time is kept.
 """
 
 from __future__ import annotations

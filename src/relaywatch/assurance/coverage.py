@@ -50,6 +50,15 @@ class Coverage:
     span: Span | None
     formats: Sequence[str]
     clock_errors: Mapping[str, float]
+    inbound_formats: frozenset[str]
+
+    @property
+    def app_days(self) -> float:
+        """Days for which apps with connections were watched, summed over the apps."""
+        if self.answers.is_empty():
+            return 0.0
+        own = self.answers.filter(pl.col("flows_app") > 0)
+        return float(own["watched_s"].to_numpy().sum()) / DAY_S
 
     def windows(self) -> Iterator[WindowCoverage]:
         """Every app's every window, by device, app and time."""
@@ -118,7 +127,7 @@ def coverage_of(view: View, settings: Settings, window_s: float) -> Coverage:
     feeds = source_feeds(view.reads)
     errors = {feed.format: feed.clock_error_s for feed in feeds if feed.clock_error_s is not None}
     report = _report(watching, states, answers, feeds, window_s)
-    return Coverage(report, answers, watching.span, watching.formats, errors)
+    return Coverage(report, answers, watching.span, watching.formats, errors, watching.inbound_formats)
 
 
 def _report(

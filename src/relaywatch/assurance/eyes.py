@@ -103,15 +103,20 @@ def _step(start: Ints) -> int:
 
 
 def seen(
-    episode: Episode, begin_us: int, eyes: Eyes, marks: Marks, rng: np.random.Generator, restored: str = ""
+    episode: Episode,
+    begin_us: int,
+    eyes: Eyes,
+    marks: Marks,
+    rng: np.random.Generator,
+    restored: frozenset[str] = frozenset(),
 ) -> Seen:
-    """The episode as the eyes would have seen it. begin_us: whole seconds; restored: a gap that is given back."""
+    """The episode as the eyes would have seen it. begin_us: whole seconds; restored: gaps that are given back."""
     like = _drawn(episode, eyes, rng)
     sampled = _sampled(episode, eyes.rate, rng)
-    shown = sampled.kept & (eyes.accepts | (restored == "inbound") | ~episode.inbound)
+    shown = sampled.kept & (eyes.accepts | ("inbound" in restored) | ~episode.inbound)
     flows = _flows(episode, begin_us, eyes, marks, like, sampled, rng, restored)
-    with_volumes = shown & (eyes.fine[like] | (restored == "volumes"))
-    interval = SECOND if restored == "volumes" else eyes.interval_us
+    with_volumes = shown & (eyes.fine[like] | ("volumes" in restored))
+    interval = SECOND if "volumes" in restored else eyes.interval_us
     volumes = _volumes(episode, begin_us, interval, marks, with_volumes, sampled)
     return Seen(flows[shown], volumes)
 
@@ -154,31 +159,31 @@ def _flows(
     like: Ints,
     sampled: _Sampled,
     rng: np.random.Generator,
-    restored: str,
+    restored: frozenset[str],
 ) -> Records:
     """FLOW records of all drilled flows, with what the flows they are like show."""
     count, model = len(episode.start), eyes.rows[like]
     out = np.zeros(count, FLOW)
     out["device"], out["source"], out["protocol"] = marks.device, marks.source, TCP
-    out["app"] = np.where(eyes.hidden[like] & (restored != "app"), marks.nobody, marks.app)
+    out["app"] = np.where(eyes.hidden[like] & ("app" not in restored), marks.nobody, marks.app)
     start = begin_us + np.rint(episode.start * SECOND).astype(np.int64)
     end = begin_us + np.rint(episode.end * SECOND).astype(np.int64)
     out["start"] = start // eyes.step_us * eyes.step_us
     out["end"] = np.where(
         model["end"] >= model["start"], np.maximum(end // eyes.step_us * eyes.step_us, out["start"]), -1
     )
-    known = (restored == "bytes") | ((model["bytes_out"] >= 0) & (model["bytes_in"] >= 0))
-    rough = ((model["seen"] & SEEN_BYTES) == 0) & (restored != "bytes")
+    known = ("bytes" in restored) | ((model["bytes_out"] >= 0) & (model["bytes_in"] >= 0))
+    rough = ((model["seen"] & SEEN_BYTES) == 0) & ("bytes" not in restored)
     for name, amount, factor in (
         ("bytes_out", episode.sent, sampled.sent),
         ("bytes_in", episode.received, sampled.received),
     ):
         error = np.where(rough, 1.0 + rng.uniform(-ESTIMATE_ERROR, ESTIMATE_ERROR, count), 1.0)
         out[name] = np.where(known, np.rint(amount * factor * error).astype(np.int64), NOT_KNOWN)
-    directed = (model["direction"] != Direction.UNKNOWN) | (restored == "direction")
+    directed = (model["direction"] != Direction.UNKNOWN) | ("direction" in restored)
     side = np.where(episode.inbound, int(Direction.INBOUND), int(Direction.OUTBOUND))
     out["direction"] = np.where(directed, side, int(Direction.UNKNOWN))
-    named = (model["name"] != 0) | (restored == "hostname")
+    named = (model["name"] != 0) | ("hostname" in restored)
     names = text_keys(pl.Series(episode.name, dtype=pl.String))
     out["name"] = np.where(named & ~episode.client, names, np.uint64(0))
     addresses = text_keys(pl.Series(episode.remote, dtype=pl.String))

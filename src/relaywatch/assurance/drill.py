@@ -1,0 +1,312 @@
+"""Drills: relays played into twins of a site's apps, judged beside the site's own telemetry in one pass.
+
+Each twin is judged as the hunt judges: the same kernels, the same settings, and a bar as if it were one more app there.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import polars as pl
+
+from relaywatch import __version__
+from relaywatch.assurance.answers import OK
+from relaywatch.assurance.blind_spots import with_costs
+from relaywatch.assurance.coverage import DAY_S, Coverage, coverage_of
+from relaywatch.assurance.episodes import SECOND, Episode, Evasion, Wanted, play, without_relaying
+from relaywatch.assurance.eyes import RESTORED, Marks, seen
+from relaywatch.assurance.scores import ALARMS, Outcome, decoy_share, drill_rows, evasion_rows, figure, gap_costs
+from relaywatch.assurance.twins import MARK, Host, Scene, Twin, as_of, laid, marks_of, scene_of
+from relaywatch.detection.columns import Ints
+from relaywatch.detection.discovery import relay_bar
+from relaywatch.engines.arrangement import arrange
+from relaywatch.engines.cases import Case, cases_of
+from relaywatch.engines.findings import Directory, draft_of
+from relaywatch.engines.local import Hunt, Judged, directory_of, findings_of, judge
+from relaywatch.engines.names import text_keys
+from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
+from relaywatch.engines.view import View, read_view
+from relaywatch.enrichment.loading import Enrichment
+from relaywatch.model.assurance import Answer, DrillReport
+from relaywatch.model.errors import RelaywatchError, SourceError
+from relaywatch.model.estimates import rate
+from relaywatch.model.finding import Finding, Topology, Verdict
+from relaywatch.sources.discovery import discover
+
+SHORTEST_S: Final = 60.0
+"""An episode is laid into at least so much time, though its host was seen for less."""
+MOMENTS: Final = (4, 6, 8, 10, 12, 16, 20, 25, 30, 40, 60, 100, 200, 500)
+"""Sessions after which a verdict is asked for, when the time to a verdict is sought."""
+_TOPOLOGIES: Final = tuple(Topology)
+
+
+@dataclass(frozen=True, slots=True)
+class DrillPlan:
+    """What to drill. episodes: of each topology; sessions, seconds, size: of each episode (episodes.Wanted).
+
+    evasions: each is played on its own besides. seed: drills with one seed on one telemetry are the same.
+    """
+
+    topologies: tuple[Topology, ...] = _TOPOLOGIES
+    episodes: int = 20
+    sessions: int = 40
+    seconds: float = 600.0
+    size: float = 1.0
+    evasions: tuple[Evasion, ...] = ()
+    seed: int = 0
+
+    def described(self) -> dict[str, str]:
+        """The plan by its options' names."""
+        return {
+            "topology": ", ".join(topology.value for topology in self.topologies),
+            "episodes": str(self.episodes),
+            "sessions": str(self.sessions),
+            "seconds": f"{self.seconds:g}",
+            "size": f"{self.size:g}",
+            "evasion": ", ".join(self.evasions) or "none",
+            "seed": str(self.seed),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Drilled:
+    """A drill's report, the coverage of the same telemetry, and the hunt's findings in it."""
+
+    report: DrillReport
+    coverage: Coverage
+    findings: list[Finding]
+
+
+def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float = DAY_S) -> Drilled:
+    """Play the drill into the telemetry under the paths, and judge both in one pass.
+
+    Raises SourceError where nothing can be read, RelaywatchError where no app can be a host.
+    """
+    found = discover(paths)
+    if not found.units:
+        first = paths[0] if paths else ""
+        raise SourceError(first, "holds no telemetry in a known format.", remedy="See docs/sources.md.")
+    with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
+        allowed = plan.settings.allowed_destinations
+        view = read_view(found.units, Path(folder), plan.device, plan.watcher, allowed, profiled=True)
+        covered = coverage_of(view, plan.settings, window_s)
+        judged = judge(view.intake, plan)
+        findings = findings_of(judged, view, plan)
+        hosts = _hosts(covered, findings)
+        if not hosts:
+            raise RelaywatchError("no app with connections of its own is there to play a relay into.")
+        outcomes = _Stage(view, plan, judged, wanted, covered.inbound_formats).played(hosts)
+    report = _report(outcomes, covered, findings, wanted)
+    spots = with_costs(covered.report.blind_spots, report.costs)
+    told = replace(covered, report=covered.report.model_copy(update={"blind_spots": spots}))
+    return Drilled(report, told, findings)
+
+
+def _hosts(covered: Coverage, findings: Sequence[Finding]) -> list[Host]:
+    """Apps with connections in some window, of which the hunt says nothing, in an order that is always the same."""
+    alarmed = {(found.device.uid, found.app.package, found.app.uid) for found in findings}
+    if covered.answers.is_empty():
+        return []
+    rows = covered.answers.filter((pl.col("flows_app") > 0) & pl.col("device").is_not_null())
+    return [
+        Host(
+            device=row["device"],
+            app=row["app"],
+            name=row["name"],
+            package=row["package"],
+            uid=row["uid"],
+            population=row["group"] or "no group",
+            answers={topology.value: list(Answer)[row[topology.value]] for topology in _TOPOLOGIES},
+            gaps=frozenset(name for name in RESTORED if row[f"gap_{name}"] > OK),
+        )
+        for row in rows.sort("name", "package", "uid", "window", nulls_last=True).iter_rows(named=True)
+        if (row["name"], row["package"], row["uid"]) not in alarmed
+    ]
+
+
+class _Stage:
+    """Where twins are made and judged: the view, the hunt's plan and what it judged, and the drill's plan."""
+
+    def __init__(
+        self, view: View, plan: Hunt, judged: Judged, wanted: DrillPlan, inbound_formats: frozenset[str]
+    ) -> None:
+        self._view, self._plan, self._judged, self._wanted = view, plan, judged, wanted
+        self._accepting = inbound_formats
+        self._registry = view.intake.registry
+        self._registry.sources.setdefault(f"{MARK}{wanted.seed}", len(self._registry.sources))
+        view.formats[f"{MARK}{wanted.seed}"] = "drill"
+        self._texts: dict[int, str] = {}
+        self._scenes: dict[int, Scene | None] = {}
+        self._made = 0
+
+    def played(self, hosts: Sequence[Host]) -> list[Outcome]:
+        """The outcomes of all relays, decoys and evasions, and of missed relays with gaps given back."""
+        twins = list(self._cast(hosts))
+        verdicts = self._verdicts(twins)
+        outcomes = [_outcome(twin, verdict) for twin, verdict in zip(twins, verdicts, strict=True)]
+        called = [k for k, one in enumerate(outcomes) if one.plain and one.verdict is Verdict.RELAY]
+        for k, (seconds, sessions) in zip(called, self._times([twins[k] for k in called]), strict=True):
+            outcomes[k] = outcomes[k]._replace(seconds=seconds, sessions=sessions)
+        missed = [
+            twin for twin, one in zip(twins, outcomes, strict=True) if one.plain and one.verdict is not Verdict.RELAY
+        ]
+        given = [self._restored(twin, gaps) for twin in missed for gaps in _given_back(twin.host.gaps)]
+        return outcomes + [_outcome(twin, one) for twin, one in zip(given, self._verdicts(given), strict=True)]
+
+    def _cast(self, hosts: Sequence[Host]) -> Iterator[Twin]:
+        """Twins of each topology: relays that do not hide, decoys, and a set for each evasion."""
+        for place, topology in enumerate(_TOPOLOGIES):
+            if topology not in self._wanted.topologies:
+                continue
+            rng = np.random.default_rng([self._wanted.seed, place])
+            asked = Wanted(topology, self._wanted.sessions, self._wanted.seconds, self._wanted.size)
+            kinds = [("", False, asked), ("", True, asked)]
+            kinds += [(way.value, False, asked._replace(evasions=(way,))) for way in self._wanted.evasions]
+            for number, k in enumerate(_chosen(len(hosts), self._wanted.episodes, rng)):
+                for evasion, decoy, own in kinds:
+                    twin = self._twin(hosts[k], own, [self._wanted.seed, place, number], decoy=decoy)
+                    if twin is not None:
+                        yield replace(twin, evasion=evasion)
+
+    def _twin(self, host: Host, wanted: Wanted, seed: list[int], *, decoy: bool) -> Twin | None:
+        """The host's copy with an episode in it; None where nothing of its device's connections is seen."""
+        scene = self._scene(host)
+        if scene is None:
+            return None
+        rng = np.random.default_rng(seed)
+        begin, seconds = _placed(scene, wanted.seconds, rng)
+        asked = wanted._replace(seconds=seconds)
+        episode = without_relaying(asked, rng) if decoy else play(asked, rng)
+        self._remember(episode)
+        nothing = (np.empty(0, FLOW), np.empty(0, VOLUME), np.empty(0, SIGNAL))
+        twin = Twin(host, wanted.topology, episode, begin, self._marks(host), *nothing, decoy=decoy)
+        return laid(twin, scene, seen(episode, begin, scene.eyes, twin.marks, rng))
+
+    def _restored(self, twin: Twin, gaps: frozenset[str]) -> Twin:
+        """The same twin, its episode shown with these gaps given back."""
+        scene = self._scene(twin.host)
+        if scene is None:
+            raise ValueError("a twin has a scene")
+        again = replace(twin, marks=self._marks(twin.host, gaps), restored=gaps)
+        rng = np.random.default_rng([self._wanted.seed, twin.begin_us // SECOND, len(gaps)])
+        return laid(again, scene, seen(twin.episode, twin.begin_us, scene.eyes, again.marks, rng, gaps))
+
+    def _marks(self, host: Host, restored: frozenset[str] = frozenset()) -> Marks:
+        self._made += 1
+        return marks_of(host, self._registry, self._wanted.seed, self._made, restored)
+
+    def _remember(self, episode: Episode) -> None:
+        texts = [*episode.remote, *episode.name]
+        self._texts.update(zip(text_keys(pl.Series(texts, dtype=pl.String)).tolist(), texts, strict=True))
+
+    def _scene(self, host: Host) -> Scene | None:
+        if host.device not in self._scenes:
+            self._scenes[host.device] = scene_of(self._view, host.device, self._accepting)
+        return self._scenes[host.device]
+
+    def _verdicts(self, twins: Sequence[Twin]) -> list[Verdict | None]:
+        """Each twin's verdict; texts are looked up once for all of them."""
+        ranks = self._registry.source_ranks()
+        cases = [self._case(twin, ranks) for twin in twins]
+        directory = self._directory([case for case in cases if case is not None], twins)
+        return [None if case is None else self._verdict(case, directory) for case in cases]
+
+    def _case(self, twin: Twin, ranks: Ints) -> Case | None:
+        """What the hunt looks at closely of the twin; of its app, or else of what no app is known for."""
+        if not len(twin.flows):
+            return None
+        arranged = arrange(twin.flows, twin.volumes, ranks)
+        found = {
+            case.app: case for case in cases_of(arranged, twin.signals, ranks, self._plan.settings, self._plan.tables)
+        }
+        return found.get(twin.marks.app) or found.get(twin.marks.nobody)
+
+    def _directory(self, cases: Sequence[Case], twins: Sequence[Twin]) -> Directory:
+        """Names for the twins' records; what an inventory says of a host it says of its twin."""
+        own = directory_of(cases, self._view, 0.0, Enrichment())
+        inventory = dict(own.inventory)
+        for twin in twins:
+            name = self._registry.device_name(twin.marks.device)
+            for package in ("", twin.host.package or ""):
+                if (twin.host.name, package) in own.inventory:
+                    inventory[name, package] = own.inventory[twin.host.name, package]
+        return replace(own, inventory=inventory, texts={**own.texts, **self._texts})
+
+    def _verdict(self, case: Case, directory: Directory) -> Verdict | None:
+        own = [] if case.episode is None else [case.episode.log_evidence]
+        evidence = np.concatenate([self._judged.evidence, np.array(own, np.float64)])
+        bar = relay_bar(evidence, self._judged.apps + 1, self._plan.settings)
+        draft = draft_of(case, replace(directory, bar=bar), self._plan.settings)
+        return None if draft is None else draft.judged(draft.items()).verdict
+
+    def _times(self, twins: Sequence[Twin]) -> list[tuple[float, int]]:
+        """Seconds and sessions after which each twin is called a relay: by halving, as verdicts come to stay."""
+        moments = [[*(n for n in MOMENTS if n < len(twin.episode.begins)), len(twin.episode.begins)] for twin in twins]
+        spans = [(0, len(own) - 1) for own in moments]
+        while any(low < high for low, high in spans):
+            asked = [(k, (low + high) // 2) for k, (low, high) in enumerate(spans) if low < high]
+            parts = [as_of(twins[k], moments[k][middle])[0] for k, middle in asked]
+            for (k, middle), verdict in zip(asked, self._verdicts(parts), strict=True):
+                low, high = spans[k]
+                spans[k] = (low, middle) if verdict is Verdict.RELAY else (middle + 1, high)
+        ends = [moments[k][low] for k, (low, _) in enumerate(spans)]
+        return [(as_of(twin, count)[1], count) for twin, count in zip(twins, ends, strict=True)]
+
+
+def _given_back(gaps: frozenset[str]) -> list[frozenset[str]]:
+    """Each gap by itself, and all of them together where there are several."""
+    single = [frozenset({gap}) for gap in sorted(gaps)]
+    return [*single, gaps] if len(single) > 1 else single
+
+
+def _outcome(twin: Twin, verdict: Verdict | None) -> Outcome:
+    return Outcome(
+        topology=twin.topology,
+        population=twin.host.population,
+        provable=twin.host.answers[twin.topology.value].value,
+        verdict=verdict,
+        evasion=twin.evasion,
+        decoy=twin.decoy,
+        gaps=twin.host.gaps,
+        restored=twin.restored,
+    )
+
+
+def _placed(scene: Scene, seconds: float, rng: np.random.Generator) -> tuple[int, float]:
+    """When an episode begins, whole seconds in us, and its length in s: within the time in which its host is seen."""
+    room = max((scene.last_us - scene.first_us) / SECOND, SHORTEST_S)
+    length = min(seconds, room)
+    return int(scene.first_us // SECOND + rng.uniform(0.0, room - length)) * SECOND, length
+
+
+def _chosen(hosts: int, wanted: int, rng: np.random.Generator) -> list[int]:
+    """So many hosts, each as likely, none again before all were, in order: one device after another."""
+    rounds = -(-wanted // hosts)
+    drawn = np.concatenate([rng.permutation(hosts) for _ in range(rounds)])[:wanted]
+    return [int(k) for k in np.sort(drawn)]
+
+
+def _report(
+    outcomes: Sequence[Outcome], covered: Coverage, findings: Sequence[Finding], wanted: DrillPlan
+) -> DrillReport:
+    days = covered.app_days
+    alarms = sum(finding.verdict in ALARMS for finding in findings)
+    relays = sum(finding.verdict is Verdict.RELAY for finding in findings)
+    return DrillReport(
+        seed=wanted.seed,
+        episodes=sum(one.plain for one in outcomes),
+        plan=wanted.described(),
+        rows=drill_rows(outcomes),
+        evaded=evasion_rows(outcomes),
+        decoys=decoy_share(outcomes),
+        site_alarms=figure(rate(alarms, days), days),
+        site_relays=figure(rate(relays, days), days),
+        app_days=days,
+        costs=gap_costs(outcomes),
+        producer=f"relaywatch {__version__}",
+    )

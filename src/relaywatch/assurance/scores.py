@@ -1,0 +1,113 @@
+"""From what became of each twin to a drill's figures, each with its exact interval."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Final, NamedTuple
+
+from relaywatch.model.assurance import DrillRow, Figure
+from relaywatch.model.estimates import Estimate, proportion
+from relaywatch.model.finding import Topology, Verdict
+
+EVERYONE: Final = "all devices"
+ALARMS: Final = (Verdict.RELAY, Verdict.SUSPECTED_RELAY)
+
+
+class Outcome(NamedTuple):
+    """What became of one twin.
+
+    population, provable: of its host's window; gaps: open there; restored: gaps given back; seconds, sessions: of
+    relaying until the relay verdict, where there was one.
+    """
+
+    topology: Topology
+    population: str
+    provable: str
+    verdict: Verdict | None
+    evasion: str
+    decoy: bool
+    gaps: frozenset[str]
+    restored: frozenset[str]
+    seconds: float | None = None
+    sessions: int | None = None
+
+    @property
+    def plain(self) -> bool:
+        """A relay that does not hide, seen as the site sees."""
+        return not (self.evasion or self.decoy or self.restored)
+
+
+def figure(estimate: Estimate, trials: float) -> Figure:
+    """The record of an estimate; its value is null where nothing was tried."""
+    value = None if estimate.value != estimate.value else estimate.value
+    return Figure(value=value, low=estimate.low, high=estimate.high, trials=trials)
+
+
+def share_of(hits: int, trials: int) -> Figure:
+    """Share of hits, with its exact interval."""
+    return figure(proportion(hits, trials), trials)
+
+
+def drill_rows(outcomes: Sequence[Outcome]) -> list[DrillRow]:
+    """Relays that do not hide: by topology over all devices, then by population, each parted by coverage's answer."""
+    plain = [one for one in outcomes if one.plain]
+    populations = sorted({one.population for one in plain})
+    named = [EVERYONE, *(populations if len(populations) > 1 else ())]
+    return [
+        row
+        for population in named
+        for row in _rows([one for one in plain if population in (EVERYONE, one.population)], population)
+    ]
+
+
+def evasion_rows(outcomes: Sequence[Outcome]) -> list[DrillRow]:
+    """Relays that hide, by topology and way of hiding; the way stands in the population's place."""
+    hidden = [one for one in outcomes if one.evasion and not one.decoy and not one.restored]
+    ways = dict.fromkeys(one.evasion for one in hidden)
+    return [row for way in ways for row in _rows([one for one in hidden if one.evasion == way], way)]
+
+
+def _rows(outcomes: Sequence[Outcome], population: str) -> list[DrillRow]:
+    keys = dict.fromkeys(sorted(((one.topology, one.provable) for one in outcomes), key=_order))
+    return [_row([one for one in outcomes if (one.topology, one.provable) == key], key, population) for key in keys]
+
+
+def _order(key: tuple[Topology, str]) -> tuple[int, int]:
+    return list(Topology).index(key[0]), ["yes", "in_part", "no"].index(key[1])
+
+
+def _row(outcomes: Sequence[Outcome], key: tuple[Topology, str], population: str) -> DrillRow:
+    called = [one for one in outcomes if one.verdict is Verdict.RELAY]
+    seconds = [one.seconds for one in called if one.seconds is not None]
+    sessions = [one.sessions for one in called if one.sessions is not None]
+    return DrillRow(
+        topology=key[0].value,
+        population=population,
+        provable=key[1],
+        played=len(outcomes),
+        relay=share_of(len(called), len(outcomes)),
+        flagged=share_of(sum(one.verdict in ALARMS for one in outcomes), len(outcomes)),
+        seconds=median(seconds) if seconds else None,
+        sessions=median(sessions) if sessions else None,
+    )
+
+
+def decoy_share(outcomes: Sequence[Outcome]) -> Figure:
+    """Share of decoys that are called relay."""
+    decoys = [one for one in outcomes if one.decoy]
+    return share_of(sum(one.verdict is Verdict.RELAY for one in decoys), len(decoys))
+
+
+def gap_costs(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
+    """Of the relays played where a gap is open, the share that is called relay only with the gap given back."""
+    costs = {}
+    for gap in sorted({gap for one in outcomes for gap in one.gaps}):
+        played = [one for one in outcomes if one.plain and gap in one.gaps]
+        gained = [one for one in outcomes if one.restored == {gap} and one.verdict is Verdict.RELAY]
+        costs[gap] = share_of(len(gained), len(played))
+    several = [one for one in outcomes if one.plain and len(one.gaps) > 1]
+    if several:
+        every = [one for one in outcomes if len(one.restored) > 1 and one.verdict is Verdict.RELAY]
+        costs["all of them"] = share_of(len(every), len(several))
+    return costs
