@@ -6,10 +6,10 @@ Each twin is judged as the hunt judges: the same kernels, the same settings, and
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
@@ -98,7 +98,7 @@ def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float 
         judged = judge(view.intake, plan)
         findings = findings_of(judged, view, plan)
         hosts = _hosts(covered, findings)
-        if not hosts:
+        if hosts.is_empty():
             raise RelaywatchError("no app with connections of its own is there to play a relay into.")
         outcomes = _Stage(view, plan, judged, wanted, covered.inbound_formats).played(hosts)
     report = _report(outcomes, covered, findings, wanted)
@@ -107,26 +107,31 @@ def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float 
     return Drilled(report, told, findings)
 
 
-def _hosts(covered: Coverage, findings: Sequence[Finding]) -> list[Host]:
+def _hosts(covered: Coverage, findings: Sequence[Finding]) -> pl.DataFrame:
     """Apps with connections in some window, of which the hunt says nothing, in an order that is always the same."""
-    alarmed = {(found.device.uid, found.app.package, found.app.uid) for found in findings}
     if covered.answers.is_empty():
-        return []
+        return covered.answers
+    alarmed = pl.DataFrame(
+        [(found.device.uid, found.app.package, found.app.uid) for found in findings],
+        schema={"name": pl.String, "package": pl.String, "uid": pl.Int64},
+        orient="row",
+    ).unique()
     rows = covered.answers.filter((pl.col("flows_app") > 0) & pl.col("device").is_not_null())
-    return [
-        Host(
-            device=row["device"],
-            app=row["app"],
-            name=row["name"],
-            package=row["package"],
-            uid=row["uid"],
-            population=row["group"] or "no group",
-            answers={topology.value: list(Answer)[row[topology.value]] for topology in _TOPOLOGIES},
-            gaps=frozenset(name for name in RESTORED if row[f"gap_{name}"] > OK),
-        )
-        for row in rows.sort("name", "package", "uid", "window", nulls_last=True).iter_rows(named=True)
-        if (row["name"], row["package"], row["uid"]) not in alarmed
-    ]
+    quiet = rows.join(alarmed, on=["name", "package", "uid"], how="anti", nulls_equal=True)
+    return quiet.sort("name", "package", "uid", "window", nulls_last=True)
+
+
+def _host(row: Mapping[str, Any]) -> Host:
+    return Host(
+        device=row["device"],
+        app=row["app"],
+        name=row["name"],
+        package=row["package"],
+        uid=row["uid"],
+        population=row["group"] or "no group",
+        answers={topology.value: list(Answer)[row[topology.value]] for topology in _TOPOLOGIES},
+        gaps=frozenset(name for name in RESTORED if row[f"gap_{name}"] > OK),
+    )
 
 
 class _Stage:
@@ -144,7 +149,7 @@ class _Stage:
         self._scenes: dict[int, Scene | None] = {}
         self._made = 0
 
-    def played(self, hosts: Sequence[Host]) -> list[Outcome]:
+    def played(self, hosts: pl.DataFrame) -> list[Outcome]:
         """The outcomes of all relays, decoys and evasions, and of missed relays with gaps given back."""
         twins = list(self._cast(hosts))
         verdicts = self._verdicts(twins)
@@ -158,7 +163,7 @@ class _Stage:
         given = [self._restored(twin, gaps) for twin in missed for gaps in _given_back(twin.host.gaps)]
         return outcomes + [_outcome(twin, one) for twin, one in zip(given, self._verdicts(given), strict=True)]
 
-    def _cast(self, hosts: Sequence[Host]) -> Iterator[Twin]:
+    def _cast(self, hosts: pl.DataFrame) -> Iterator[Twin]:
         """Twins of each topology: relays that do not hide, decoys, and a set for each evasion."""
         for place, topology in enumerate(_TOPOLOGIES):
             if topology not in self._wanted.topologies:
@@ -167,9 +172,10 @@ class _Stage:
             asked = Wanted(topology, self._wanted.sessions, self._wanted.seconds, self._wanted.size)
             kinds = [("", False, asked), ("", True, asked)]
             kinds += [(way.value, False, asked._replace(evasions=(way,))) for way in self._wanted.evasions]
-            for number, k in enumerate(_chosen(len(hosts), self._wanted.episodes, rng)):
+            for number, k in enumerate(_chosen(hosts.height, self._wanted.episodes, rng)):
+                host = _host(hosts.row(k, named=True))
                 for evasion, decoy, own in kinds:
-                    twin = self._twin(hosts[k], own, [self._wanted.seed, place, number], decoy=decoy)
+                    twin = self._twin(host, own, [self._wanted.seed, place, number], decoy=decoy)
                     if twin is not None:
                         yield replace(twin, evasion=evasion)
 

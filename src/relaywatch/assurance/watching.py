@@ -124,8 +124,7 @@ def _shard(view: View, shard: int, span: Span, place: Ints) -> _Shard:
     counts = judged.group_by("device", "window").agg(
         *(pl.col(name).sum().cast(pl.Int64) for name in _COUNTED), pl.col("format").bitwise_or()
     )
-    steps = [(device, clock_step(rows["start"].to_numpy() * US)) for (device,), rows in frame.group_by("device")]
-    step = pl.DataFrame(steps, schema={"device": pl.UInt32, "step_s": pl.Float64}, orient="row")
+    step = _clock_steps(flows)
     apps = frame.group_by("app", "device", "window").agg(
         pl.len().cast(pl.Int64).alias("flows"),
         *(pl.col(name).clip(0).sum().alias(name) for name in ("bytes_out", "bytes_in")),
@@ -202,6 +201,15 @@ def _flow_frame(flows: Records, volumes: Records, span: Span, place: Ints, view:
             "format": np.int64(1) << place[flows["source"]],
         }
     )
+
+
+def _clock_steps(flows: Records) -> pl.DataFrame:
+    """step_s of each device's clock: of what it stamped flows with."""
+    order = np.argsort(flows["device"], kind="stable")
+    device, start = flows["device"][order], flows["start"][order] * US
+    names, first = np.unique(device, return_index=True)
+    steps = [clock_step(own) for own in np.split(start, first[1:])]
+    return pl.DataFrame({"device": names, "step_s": steps})
 
 
 def _counters(volumes: Records, span: Span) -> pl.DataFrame:

@@ -10,6 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from relaywatch.detection.columns import Flags, Ints
+from relaywatch.engines.records import NO_UID, combined_codes
 from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.summary import SourceView
@@ -60,7 +62,7 @@ class Profile:
         self._inferred: Counter[str] = Counter()
         self._signals: set[str] = set()
         self._devices: set[str] = set()
-        self._apps: set[tuple[str, str | None, int | None]] = set()
+        self._apps: set[tuple[str, str | None, int]] = set()
         self._first: int | None = None
         self._last: int | None = None
         self._gaps = 0
@@ -104,13 +106,14 @@ class Profile:
         )
 
     def _who(self, rows: pa.RecordBatch) -> None:
-        pairs = pa.table(
-            [rows[name] for name in ("device_uid", "android_package", "android_uid")], ["device", "package", "uid"]
-        )
-        for row in pairs.group_by(["device", "package", "uid"]).aggregate([]).to_pylist():
-            self._devices.add(row["device"])
-            if row["package"] is not None or row["uid"] is not None:
-                self._apps.add((row["device"], row["package"], row["uid"]))
+        pairs, devices, packages = combined_codes(rows["device_uid"], rows["android_package"])
+        uids = pc.fill_null(rows["android_uid"], NO_UID).to_numpy(zero_copy_only=False).astype(np.int64)
+        met = np.unique(np.stack([pairs, uids], axis=1)[np.flatnonzero(_changes(pairs, uids))], axis=0)
+        for pair, uid in met.tolist():
+            device, package = devices[pair // len(packages)] or "", packages[pair % len(packages)]
+            self._devices.add(device)
+            if package is not None or uid != NO_UID:
+                self._apps.add((device, package, uid))
 
     def _flows(self, rows: pa.RecordBatch) -> None:
         count = rows.num_rows
@@ -142,6 +145,11 @@ class Profile:
         if self._known[name] < _SOME * flows:
             return "partly"
         return "inferred" if self._inferred[name] > self._known[name] / 2 else "observed"
+
+
+def _changes(pairs: Ints, uids: Ints) -> Flags:
+    """Rows that are about somebody else than the row before: most of a source's rows come in runs."""
+    return np.append(True, (np.diff(pairs) != 0) | (np.diff(uids) != 0))
 
 
 def _moment(microseconds: int | None) -> datetime | None:
