@@ -1,4 +1,4 @@
-"""Objects that are not as ATT&CK's data model says are named with field and reason; the vendored ones have no breach."""
+"""Objects that are not as ATT&CK's data model says are named, with field and reason; the vendored ones are sound."""
 
 import pytest
 from hypothesis import given

@@ -1,7 +1,5 @@
 """Drift is told field by field, by what entries are about, with what of relaywatch each change touches."""
 
-import random
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,14 +39,13 @@ def test_same_objects_have_not_drifted():
 
 def test_order_of_entries_and_form_of_stix_are_no_drift():
     own = same()
-    shuffler = random.Random(7)
     for stix in own.values():
         stix |= {"spec_version": "2.1"}
         stix.setdefault("revoked", False)
         stix.setdefault("x_mitre_deprecated", False)
         for value in stix.values():
             if isinstance(value, list):
-                shuffler.shuffle(value)
+                value.reverse()
     own[TECHNIQUE].pop("x_mitre_detection")
     assert changes(own) == []
 
