@@ -166,11 +166,20 @@ def test_object_that_never_ends_stops_the_reading_in_bounds(tmp_path, monkeypatc
         read_release(path)
 
 
-def test_too_many_values_are_not_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(reading, "MOST_VALUES", 60)
-    release = read_release(bundle(tmp_path / "b.json", *same().values()))
-    assert 0 < len(release.objects) < len(same())
+@pytest.mark.parametrize(
+    "more", [{"x_mitre_a": list(range(5_000))}, {"x_mitre_a": "a" * 64 * 5_000}, {"a" * 320_000: 1}]
+)
+def test_no_more_is_kept_than_fits(tmp_path, monkeypatch, more):
+    monkeypatch.setattr(reading, "MOST_KEPT", 5_000)
+    release = read_release(bundle(tmp_path / "b.json", same()[TECHNIQUE], same()[ANALYTIC] | more))
+    assert list(release.objects) == [TECHNIQUE]
+    assert "too large" in release.remarks[0]
     assert not release.whole
+
+
+def test_folder_that_is_given_as_a_dot_has_its_own_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(folder(tmp_path / "mobile-attack", *same().values()))
+    assert read_release(Path()).name == "mobile-attack"
 
 
 JSON = st.recursive(

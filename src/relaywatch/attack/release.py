@@ -26,9 +26,11 @@ OBJECT_BYTES: Final = 16 << 20
 """An object of more text is none of ATT&CK's: the largest, a collection with its table of contents, has some 5 MB."""
 DEEPEST: Final = 32
 MOST_FILES: Final = 200_000
-MOST_VALUES: Final = 500_000
-"""Values of all kept objects together; the data components of all domains have some tens of thousands."""
+MOST_KEPT: Final = 1_000_000
+"""Keys, values and pieces of PIECE characters of all kept objects; Mobile ATT&CK has some tens of thousands."""
+PIECE: Final = 64
 MOST_NAMES: Final = 200_000
+MOST_COLLECTIONS: Final = 1_000
 MOST_REMARKS: Final = 50
 LONGEST_ID: Final = 200
 WHOLE_OBJECTS: Final = 200
@@ -266,7 +268,7 @@ class _Sieve:
     _collections: set[tuple[str, str]] = field(default_factory=set)
     _remarks: list[str] = field(default_factory=list)
     _met: int = 0
-    _values: int = 0
+    _size: int = 0
 
     def remark(self, text: str) -> None:
         if len(self._remarks) < MOST_REMARKS and text not in self._remarks:
@@ -281,7 +283,8 @@ class _Sieve:
             return False
         self._met += 1
         if kind == "x-mitre-collection":
-            self._collections.add((str(stix.get("modified"))[:40], str(stix.get("x_mitre_version"))[:20]))
+            if len(self._collections) < MOST_COLLECTIONS:
+                self._collections.add((str(stix.get("modified"))[:40], str(stix.get("x_mitre_version"))[:20]))
             return True
         if kind in _NAMED and len(self._names) < MOST_NAMES and (name := _name(stix)) is not None:
             self._names[stix_id] = name[:LONGEST_ID]
@@ -290,12 +293,12 @@ class _Sieve:
         return True
 
     def _keep(self, stix: StixObject, stix_id: str) -> None:
-        values = _size(stix)
-        if self._values + values > MOST_VALUES:
+        size = _size(stix)
+        if self._size + size > MOST_KEPT:
             self.damaged = True
-            self.remark(f"{stix_id} holds too many values and was left out")
+            self.remark(f"{stix_id} is too large beside all else here, and was left out")
             return
-        self._values += values
+        self._size += size
         before = self._kept.get(stix_id)
         if before is not None and before != stix:
             self.remark(f"{attack_id(stix) or stix_id} is here in several versions; the last modified is compared")
@@ -314,7 +317,7 @@ class _Sieve:
         versions = [version for _, version in sorted(self._collections)]
         if len(versions) > 1:
             self.remark(f"several releases are here ({', '.join(versions[:9])}): give one path each to part them")
-        name = versions[-1] if versions else path.name.removesuffix(".json")
+        name = versions[-1] if versions else path.resolve().name.removesuffix(".json")
         return Release(name, str(path), objects, self._names, whole, tuple(self._remarks))
 
 
@@ -356,16 +359,19 @@ def _concerns(stix: StixObject, kind: str, stix_id: str) -> bool:
 
 
 def _size(stix: StixObject) -> int:
-    """How many values an object holds, its own and those within."""
+    """How much an object holds: its keys and values, those within, and their text by pieces of PIECE characters."""
     count = 0
     layer: list[object] = [stix]
     while layer:
         inner: list[object] = []
         for value in layer:
             if isinstance(value, dict):
+                inner.extend(value)
                 inner.extend(value.values())
             elif isinstance(value, list):
                 inner.extend(value)
+            elif isinstance(value, str):
+                count += len(value) // PIECE
         count += len(inner)
         layer = inner
     return count
