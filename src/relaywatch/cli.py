@@ -23,6 +23,8 @@ from rich.table import Table
 from typer.core import TyperGroup
 
 from relaywatch import __version__
+from relaywatch.attack.drift import compare
+from relaywatch.attack.release import read_release, vendored_release
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
 from relaywatch.engines.local import Hunt, HuntResult, hunt
 from relaywatch.engines.survey import survey
@@ -32,6 +34,7 @@ from relaywatch.model.errors import RelaywatchError, SourceError
 from relaywatch.model.finding import Finding
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.outputs.account import hunt_account, quarantine_account, unread_account
+from relaywatch.outputs.attack_table import drift_records, render_drift, render_vendored, vendored_records
 from relaywatch.outputs.explanation import explain
 from relaywatch.outputs.html import write_report
 from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
@@ -307,6 +310,32 @@ def export_command(
     for line in (*quarantine_account(quarantine), *unread_account(unread)):
         _tell(line)
     raise typer.Exit(Exit.PARTIAL if quarantine.total else Exit.NOTHING_FOUND)
+
+
+@app.command(name="attack")
+def attack_command(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Releases of ATT&CK: STIX bundles, or folders of STIX objects", show_default=False),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show the vendored ATT&CK objects; with releases, how these differ and what of relaywatch that touches.
+
+    Exit status: 0 no drift, 1 drift, 2 unusable input.
+    """
+    vendored = vendored_release()
+    drifts = [compare(vendored, read_release(path)) for path in paths or ()]
+    elements = {setting.name: setting.default for setting in SETTINGS if setting.attack}
+    if as_json:
+        for record in drift_records(drifts, elements) if drifts else vendored_records(vendored):
+            sys.stdout.write(json_line(record))
+    elif drifts:
+        render_drift(drifts, elements, _Output())
+    else:
+        render_vendored(vendored, _Output())
+    raise typer.Exit(Exit.FINDINGS if any(drift.changes for drift in drifts) else Exit.NOTHING_FOUND)
 
 
 @app.command(name="evaluate")

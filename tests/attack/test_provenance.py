@@ -11,6 +11,7 @@ from relaywatch.attack.provenance import (
     canonical_digest,
     external_id,
     mutable_elements,
+    vendored_from,
     vendored_objects,
 )
 
@@ -72,8 +73,8 @@ def test_digest_does_not_depend_on_key_order_and_sees_every_change():
 def test_chain_from_technique_to_components_is_whole():
     objects = vendored_objects()
     (strategy,) = of_type("x-mitre-detection-strategy")
-    (detects,) = of_type("relationship")
-    assert (detects["source_ref"], detects["relationship_type"]) == (strategy["id"], "detects")
+    (detects,) = (stix for stix in of_type("relationship") if stix["relationship_type"] == "detects")
+    assert detects["source_ref"] == strategy["id"]
     assert objects[detects["target_ref"]]["type"] == "attack-pattern"
     assert strategy["x_mitre_analytic_refs"] == [analytic()["id"]]
     for reference in analytic()["x_mitre_log_source_references"]:
@@ -100,6 +101,7 @@ def test_analytic_obeys_the_rules_of_its_schema():
         ("x-mitre-detection-strategy", "DET"),
         ("x-mitre-data-component", "DC"),
         ("attack-pattern", "T"),
+        ("malware", "S"),
     ],
 )
 def test_ids_have_their_kinds_form(kind, prefix):
@@ -109,6 +111,19 @@ def test_ids_have_their_kinds_form(kind, prefix):
         assert external_id(stix).removeprefix(prefix).isdigit()
         assert not stix.get("revoked")
         assert not stix["x_mitre_deprecated"]
+
+
+def test_software_that_uses_the_technique_is_here_with_its_relation():
+    objects = vendored_objects()
+    uses = [stix for stix in of_type("relationship") if stix["relationship_type"] == "uses"]
+    assert sorted(external_id(objects[stix["source_ref"]]) for stix in uses) == ["S0522", "S1067"]
+    assert {external_id(objects[stix["target_ref"]]) for stix in uses} == {"T1604"}
+
+
+def test_objects_say_which_release_they_were_taken_from():
+    releases = {stix_id: vendored_from(stix_id) for stix_id in vendored_objects()}
+    assert releases.pop(analytic()["id"]) == "19.1"
+    assert set(releases.values()) == {"18.1"}
 
 
 def test_objects_without_attack_id_say_so():
@@ -130,4 +145,4 @@ def test_mitres_terms_travel_with_the_objects():
     assert "reproduced and distributed with the permission of The MITRE Corporation" in notice
     assert "non-exclusive, royalty-free license" in notice
     files = [json.loads(entry.read_text("utf-8"))["id"] for entry in folder.iterdir() if entry.name.endswith(".json")]
-    assert len(files) == len(set(files)) == 10
+    assert len(files) == len(set(files)) == 14

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from relaywatch.attack.provenance import attack_provenance
+from relaywatch.attack.provenance import attack_provenance, mutable_elements
 from relaywatch.attack.requirements import REQUIREMENTS, log_sources_for
 from relaywatch.model.schemas import TABLES, SignalKind
 
@@ -28,6 +28,11 @@ def test_row_has_evidence_and_telemetry_that_exists(requirement):
         assert bool(telemetry.kinds) == (telemetry.table == "signals")
         assert telemetry.sources
         assert telemetry.why
+
+
+def test_every_mutable_element_judges_evidence_and_nothing_else_is_named_one():
+    named = {name for requirement in REQUIREMENTS for name in requirement.settings}
+    assert named == set(mutable_elements())
 
 
 def test_each_item_of_evidence_is_declared_once():

@@ -18,6 +18,8 @@ StixObject = dict[str, Any]
 
 RELEASE: Final = "19.1"
 """ATT&CK release of the analytic: Mobile collection 19.1, modified 2026-05-12T14:00:00.188Z."""
+RELEASE_OF_OTHERS: Final = "18.1"
+"""ATT&CK release that every other vendored object was taken from."""
 
 _ANALYTIC: Final = "x-mitre-analytic--cb78ff0f-6f8a-41a8-a199-4660a0addec9.v1.1.json"
 _RENAMED: Final[dict[str, str]] = {"DC0114": "Application Permission"}
@@ -35,6 +37,11 @@ def vendored_objects() -> dict[str, StixObject]:
 def analytic() -> StixObject:
     """AN1702 as vendored."""
     return vendored_objects()[_ANALYTIC.partition(".")[0]]
+
+
+def vendored_from(stix_id: str) -> str:
+    """ATT&CK release that the vendored object was taken from."""
+    return RELEASE if stix_id == analytic()["id"] else RELEASE_OF_OTHERS
 
 
 def external_id(stix: StixObject) -> str:

@@ -31,13 +31,14 @@ class Requirement:
     """One data component: `Evidence.name` values that satisfy it, and the telemetry they need.
 
     analytic: whether the evidence satisfies AN1702's log-source row on the component; false for relaywatch's own
-    extension.
+    extension. settings: the mutable elements of AN1702 that the evidence is judged by.
     """
 
     data_component: str
     evidence: tuple[str, ...]
     telemetry: tuple[TelemetryRequirement, ...]
     analytic: bool = True
+    settings: tuple[str, ...] = ()
 
 
 _APP: Final = ("device_uid", "android_package", "android_uid")
@@ -69,6 +70,7 @@ REQUIREMENTS: Final = (
                 "an app's approved role can be looked up only for a known package, and safely only by its signature",
             ),
         ),
+        settings=("AllowedAppList",),
     ),
     Requirement(
         "DC0078",
@@ -81,6 +83,7 @@ REQUIREMENTS: Final = (
                 "how many unrelated parties one app talks to at a time needs each flow's app, remote and span",
             ),
         ),
+        settings=("ConcurrentDestinationThreshold", "AllowedDestinationList"),
     ),
     Requirement(
         "DC0085",
@@ -99,6 +102,13 @@ REQUIREMENTS: Final = (
                 "a tunnel that carries many sessions is compared with its target legs interval by interval",
             ),
         ),
+        settings=(
+            "TimeWindow",
+            "ByteSymmetryTolerance",
+            "RelaySessionThreshold",
+            "UplinkBytesThreshold",
+            "AllowedDestinationList",
+        ),
     ),
     Requirement(
         "DC0123",
@@ -113,6 +123,7 @@ REQUIREMENTS: Final = (
             ),
         ),
         analytic=False,
+        settings=("ForegroundStateRequired",),
     ),
     Requirement(
         "DC0078",
