@@ -7,10 +7,10 @@ from datetime import UTC, datetime
 from typing import Final
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relaywatch.detection.columns import Flags, Ints
 from relaywatch.engines.records import NO_UID, combined_codes
 from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.model.tables import Batch
@@ -30,6 +30,8 @@ FIELDS: Final[tuple[str, ...]] = (
     "user",
 )
 """What a judgement asks for, in the order shown; `not_observable` of a finding speaks of the same."""
+MOST_HELD: Final = 1_000_000
+"""Rows of who was met that are held before repeated ones are left out."""
 _FLOW_FIELDS: Final = {
     "local port": "local_port",
     "end": "end_time",
@@ -61,8 +63,7 @@ class Profile:
         self._known: Counter[str] = Counter()
         self._inferred: Counter[str] = Counter()
         self._signals: set[str] = set()
-        self._devices: set[str] = set()
-        self._apps: set[tuple[str, str | None, int]] = set()
+        self._who_met = [pl.DataFrame(schema={"device": pl.String, "package": pl.String, "uid": pl.Int32})]
         self._first: int | None = None
         self._last: int | None = None
         self._gaps = 0
@@ -89,7 +90,8 @@ class Profile:
 
     def view(self) -> SourceView:
         """What was gathered."""
-        flows = self._rows["flows"]
+        flows, who = self._rows["flows"], pl.concat(self._who_met).unique()
+        named = who.filter(pl.col("package").is_not_null() | (pl.col("uid") != NO_UID))
         fields = {name: self._seen(name, flows) for name in FIELDS if name in {"app", "direction", *_FLOW_FIELDS}}
         fields["volumes"] = "observed" if self._rows["volumes"] else "absent"
         fields |= {name: "observed" if name in self._signals else "absent" for name in dict.fromkeys(_SIGNALS.values())}
@@ -98,22 +100,31 @@ class Profile:
             fields={name: fields[name] for name in FIELDS},
             first=_moment(self._first),
             last=_moment(self._last),
-            devices=len(self._devices),
-            apps=len(self._apps),
+            devices=who["device"].n_unique(),
+            apps=named.height,
             gaps=self._gaps,
             clock_error_s=self._clock_error,
             sampled=self._sampled,
         )
 
     def _who(self, rows: pa.RecordBatch) -> None:
+        """Remember who the rows are about, each once now and then."""
         pairs, devices, packages = combined_codes(rows["device_uid"], rows["android_package"])
-        uids = pc.fill_null(rows["android_uid"], NO_UID).to_numpy(zero_copy_only=False).astype(np.int64)
-        met = np.unique(np.stack([pairs, uids], axis=1)[np.flatnonzero(_changes(pairs, uids))], axis=0)
-        for pair, uid in met.tolist():
-            device, package = devices[pair // len(packages)] or "", packages[pair % len(packages)]
-            self._devices.add(device)
-            if package is not None or uid != NO_UID:
-                self._apps.add((device, package, uid))
+        uids = pc.fill_null(rows["android_uid"], NO_UID).to_numpy(zero_copy_only=False)
+        met = pl.DataFrame({"pair": pairs, "uid": uids}).unique()
+        place = met["pair"].to_numpy()
+        names = pl.Series(devices, dtype=pl.String), pl.Series(packages, dtype=pl.String)
+        self._who_met.append(
+            pl.DataFrame(
+                [
+                    names[0].gather(place // len(packages)).alias("device"),
+                    names[1].gather(place % len(packages)).alias("package"),
+                    met["uid"],
+                ]
+            )
+        )
+        if sum(part.height for part in self._who_met) > MOST_HELD:
+            self._who_met = [pl.concat(self._who_met).unique()]
 
     def _flows(self, rows: pa.RecordBatch) -> None:
         count = rows.num_rows
@@ -145,11 +156,6 @@ class Profile:
         if self._known[name] < _SOME * flows:
             return "partly"
         return "inferred" if self._inferred[name] > self._known[name] / 2 else "observed"
-
-
-def _changes(pairs: Ints, uids: Ints) -> Flags:
-    """Rows that are about somebody else than the row before: most of a source's rows come in runs."""
-    return np.append(True, (np.diff(pairs) != 0) | (np.diff(uids) != 0))
 
 
 def _moment(microseconds: int | None) -> datetime | None:
