@@ -14,7 +14,7 @@ import pytest
 from scenarios import Recorder, listener_relay, own_traffic, tunnel_relay
 
 from relaywatch import __version__, cli
-from relaywatch.cli import Exit
+from relaywatch.cli import Exit, hunting
 from relaywatch.detection.settings import SETTINGS
 from relaywatch.model.finding import FINDING_SCHEMA_VERSION, Finding
 from relaywatch.model.tables import Batch
@@ -173,7 +173,7 @@ class TestStatus:
         def broken(*_: object) -> None:
             raise ZeroDivisionError("\x1b[31mhalf\nof it")
 
-        monkeypatch.setattr(cli, "hunt", broken)
+        monkeypatch.setattr(hunting, "hunt", broken)
         status, out, err = run("hunt", relays)
         assert (status, out) == (Exit.DEFECT, "") == (70, "")
         assert err.startswith("relaywatch: internal error: ZeroDivisionError: ")
@@ -229,7 +229,7 @@ class TestOutput:
         def fails(*_: object) -> None:
             raise OSError(28, "No space left on device", "report.html")
 
-        monkeypatch.setattr(cli, "write_report", fails)
+        monkeypatch.setattr(hunting, "write_report", fails)
         status, out, err = run("hunt", relays, "--html", tmp_path / "report.html", "--json")
         assert (status, len(out.splitlines())) == (Exit.UNUSABLE, 2)
         assert err == "relaywatch: report.html: No space left on device.\n"

@@ -1,0 +1,181 @@
+"""The commands that find and explain relays: hunt, explain, settings."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Overrides, Paths, SettingsFile, app, tell
+from relaywatch.detection.settings import SETTINGS, Settings, describe, load
+from relaywatch.engines.local import Hunt, HuntResult, hunt
+from relaywatch.enrichment.loading import load_enrichment
+from relaywatch.governance.exceptions import Exceptions, load_exceptions
+from relaywatch.model.errors import RelaywatchError
+from relaywatch.model.finding import Finding
+from relaywatch.outputs.account import hunt_account
+from relaywatch.outputs.explanation import explain
+from relaywatch.outputs.html import write_report
+from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
+from relaywatch.outputs.ocsf import write_ocsf
+from relaywatch.outputs.terminal import render
+
+SHORTEST_ID: Final = 4
+
+
+@app.command(name="hunt")
+def hunt_command(
+    paths: Paths,
+    *,
+    as_json: AsJson = False,
+    as_ocsf: Annotated[
+        bool, typer.Option("--ocsf", help="OCSF Detection Findings as NDJSON on standard output")
+    ] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page")] = None,
+    settings_file: SettingsFile = None,
+    overrides: Overrides = None,
+    exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
+    asn: Annotated[
+        Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")
+    ] = None,
+    indicators: Annotated[
+        Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
+    ] = None,
+    device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
+) -> None:
+    """Find relays in telemetry.
+
+    Exit status: 0 no finding, 1 findings, 2 unusable input, 3 some records could not be read (findings or not).
+    """
+    if as_json and as_ocsf:
+        raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
+    if html is not None:
+        _check_page(html)
+    settings = load(settings_file, overrides or ())
+    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    enrichment = load_enrichment(asn, indicators)
+    with Bar(Console(stderr=True)) as bar:
+        result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
+    _remember(result.findings)
+    if as_json:
+        write_ndjson(result.findings, sys.stdout)
+    elif as_ocsf:
+        write_ocsf(result.findings, sys.stdout)
+    else:
+        render(result.findings, result.summary, Output())
+    for line in hunt_account(result.summary):
+        tell(line)
+    if html is not None:
+        write_report(result.findings, result.summary, html)
+    raise typer.Exit(_status(result))
+
+
+def _check_page(path: Path) -> None:
+    """Refuse a page that can never be written before hours of reading, not after."""
+    if path.is_dir():
+        raise RelaywatchError(f"{path}: the report cannot be written: this is a folder. Give a file's path.")
+    if not path.parent.is_dir():
+        raise RelaywatchError(
+            f"{path}: the report cannot be written: {path.parent} is no folder. Make it, or choose another path."
+        )
+
+
+def _status(result: HuntResult) -> Exit:
+    if result.summary.quarantine.total:
+        return Exit.PARTIAL
+    return Exit.FINDINGS if result.findings else Exit.NOTHING_FOUND
+
+
+@app.command(name="explain")
+def explain_command(
+    finding: Annotated[str, typer.Argument(help="A finding's id, or its first characters", show_default=False)],
+    *,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="File written by hunt --json; otherwise the last hunt's findings")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every number behind a verdict."""
+    path = source or _last_hunt()
+    if not path.exists():
+        raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
+    try:
+        with path.open(encoding="utf-8") as stream:
+            found = _chosen(finding, list(read_ndjson(stream)), path)
+    except UnicodeDecodeError as fault:
+        raise RelaywatchError(f"{path}: not UTF-8. Give a file that relaywatch hunt --json wrote.") from fault
+    if as_json:
+        write_ndjson([found], sys.stdout)
+    else:
+        explain(found, Output())
+
+
+def _chosen(wanted: str, findings: list[Finding], path: Path) -> Finding:
+    known = ", ".join(finding.finding_id[:8] for finding in findings[:20]) or "none"
+    if len(wanted) < SHORTEST_ID:
+        raise RelaywatchError(
+            f"{path}: {wanted!r} is too short for an id: give at least {SHORTEST_ID} characters. "
+            f"Findings here: {known}."
+        )
+    matches = [finding for finding in findings if finding.finding_id.startswith(wanted.lower())]
+    if len(matches) != 1:
+        raise RelaywatchError(f"{path}: {wanted!r} names {len(matches)} findings, not one. Findings here: {known}.")
+    return matches[0]
+
+
+@app.command(name="settings")
+def settings_command(
+    *, settings_file: SettingsFile = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """Show every setting: value, default, where it comes from, and why the default is what it is."""
+    settings = load(settings_file, overrides or ())
+    if as_json:
+        for use in describe(settings):
+            sys.stdout.write(json_line(use.model_dump()))
+        return
+    Output().print(_settings_table(settings))
+
+
+def _settings_table(settings: Settings) -> Table:
+    table = Table(title="Settings: mutable elements of AN1702, then relaywatch's own", show_lines=True)
+    for name in ("setting", "value", "default", "origin", "what it is, and why the default"):
+        table.add_column(name, overflow="fold")
+    for declared, use in zip(SETTINGS, describe(settings), strict=True):
+        name = declared.name if declared.attack else f"{declared.name} (ours)"
+        unit = f" {declared.unit}" if declared.unit else ""
+        table.add_row(
+            name,
+            escape(use.value + unit),
+            escape(use.default),
+            escape(use.origin),
+            escape(f"{declared.description}. {declared.reason}"),
+        )
+    return table
+
+
+def _last_hunt() -> Path:
+    """Where the last hunt's findings are kept for explain (XDG Base Directory, state)."""
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "relaywatch" / "last-hunt.ndjson"
+
+
+def _remember(findings: list[Finding]) -> None:
+    """Keep the findings for explain; a hunt does not fail because they cannot be kept."""
+    path = _last_hunt()
+    text = io.StringIO()
+    write_ndjson(findings, text)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = path.with_suffix(".new")
+        fresh.write_text(text.getvalue(), encoding="utf-8")
+        fresh.replace(path)
+    except OSError as fault:
+        Console(stderr=True).print(f"findings are not kept for explain: {escape(str(fault))}", style="yellow")
