@@ -33,6 +33,8 @@ SITE_ALARMS: Final = (
     "These are verdicts on the site's own telemetry, of which nobody knows what relays: an upper bound of false "
     "alarms, not known false ones."
 )
+LONGEST_NAME: Final = 80
+"""Characters of a name within a sentence."""
 DAY_S: Final = 86_400.0
 _BLOCKS: Final = "▁▂▃▄▅▆▇█"
 _WIDEST_TREND: Final = 16
@@ -98,8 +100,10 @@ def _mean(weighted: Sequence[tuple[Shares, int]]) -> Shares:
 
 def whole_fleet(report: CoverageReport) -> GroupCoverage | None:
     """Return what holds of every device together; None where nothing was watched."""
-    groups = grouped(report.populations)
-    return next((group for group in groups if group.group == ALL_DEVICES), groups[0] if len(groups) == 1 else None)
+    if not report.populations:
+        return None
+    together = [population for population in report.populations if population.group == ALL_DEVICES]
+    return _group(ALL_DEVICES, together or report.populations)
 
 
 def separate_groups(populations: Sequence[PopulationCoverage]) -> list[PopulationCoverage]:
@@ -135,7 +139,7 @@ def answer_word(answer: str) -> str:
 
 def topology_word(name: str) -> str:
     """Write a topology as people do: back-connect."""
-    return TOPOLOGIES.get(name, printable(name.replace("_", " ")))
+    return TOPOLOGIES.get(name, printable(name.replace("_", " "), limit=LONGEST_NAME))
 
 
 def gap_words(name: str, gaps: Iterable[Gap]) -> str:
@@ -184,9 +188,10 @@ def drill_outcome(row: DrillRow) -> str:
 
 def broken_promise(row: DrillRow) -> str:
     """Put a broken promise in one sentence."""
+    where = printable(row.population, limit=LONGEST_NAME)
     return (
-        f"Promise broken: {topology_word(row.topology)} relays in {printable(row.population)} were said to be "
-        f"provable, and {figure(row.relay)} of {plural(row.played, 'played relay')} were found; "
+        f"Promise broken: {topology_word(row.topology)} relays in {where} were said to be provable, and "
+        f"{figure(row.relay)} of {plural(row.played, 'played relay')} were found; "
         f"{share(PROMISED_RECALL)} is promised."
     )
 
