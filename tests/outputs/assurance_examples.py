@@ -71,7 +71,7 @@ REMEDIES = [
 
 
 def shares(yes: float, in_part: float = 0.0) -> Shares:
-    return Shares(yes=yes, in_part=in_part, no=round(1.0 - yes - in_part, 9))
+    return Shares(yes=yes, in_part=in_part, no=max(0.0, round(1.0 - yes - in_part, 9)))
 
 
 def population(group: str, day: int, *, devices: int = 20, yes: float = 0.6, absent: float = 0.3) -> PopulationCoverage:
@@ -316,7 +316,8 @@ LONG = "unbroken" * 400
 
 def hostile_report() -> AssuranceReport:
     """Every text that comes from telemetry or a site's files tries to break out of what shows it."""
-    names = (HOSTILE, "=1+1", "+1", "-1", "@SUM(A1)", RIGHT_TO_LEFT, LONG, "\t=1", "]]>&lt;b>", "\U0001f469\u200d\U0001f680")
+    family = "\U0001f469\u200d\U0001f680"
+    names = (HOSTILE, "=1+1", "+1", "-1", "@SUM(A1)", RIGHT_TO_LEFT, LONG, "\t=1", "]]>&lt;b>", family)
     coverage = coverage_report(days=1)
     plain = coverage.populations[0]
     populations = [plain.model_copy(update={"group": name, "remedies": list(names)}) for name in names]

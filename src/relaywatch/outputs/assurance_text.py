@@ -123,7 +123,7 @@ def share_number(value: float) -> str:
         return "< 1"
     if 0.995 < value < 1.0:
         return "> 99"
-    return f"{100 * value:.0f}"
+    return f"{100 * max(0.0, value):.0f}"
 
 
 def answers(shares: Shares) -> str:
@@ -151,7 +151,12 @@ def figure(value: Figure) -> str:
     """Write a share with its 95 % interval: 97 % (94 to 99)."""
     if value.value is None:
         return "not measured"
-    return f"{share(value.value)} ({share_number(value.low)} to {share_number(value.high)})"
+    return f"{share(value.value)} ({interval(value)})"
+
+
+def interval(value: Figure) -> str:
+    """Write a share's 95 % interval in percent without the sign: 94 to 99."""
+    return f"{share_number(value.low)} to {share_number(value.high)}"
 
 
 def rate(value: Figure) -> str:

@@ -187,7 +187,7 @@ def _row_table(title: str, rows: Sequence[RowCoverage]) -> Table:
 def _feed_table(feeds: Sequence[SourceFeed]) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title="Sources", title_justify="left")
     table.add_column("format", overflow="fold", min_width=10)
-    for name in ("units", "records", "put\naside", "devices"):
+    for name in ("records", "put\naside", "devices"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("span, from\n(UTC)", overflow="fold", min_width=10)
     for name in ("clock\nerror", "gaps"):
@@ -195,8 +195,8 @@ def _feed_table(feeds: Sequence[SourceFeed]) -> Table:
     table.add_column("sampled", no_wrap=True)
     for feed in feeds[:MOST_ROWS]:
         table.add_row(
-            Text(printable(feed.format)),
-            *(f"{count:,}" for count in (feed.units, feed.records)),
+            Text.assemble(printable(feed.format), (f"\n{plural(feed.units, 'unit')}", "dim")),
+            f"{feed.records:,}",
             Text(f"{feed.quarantined:,}", "yellow" if feed.quarantined else ""),
             f"{feed.devices:,}",
             _span(feed),
@@ -226,7 +226,7 @@ def _blind_spot_table(spots: Sequence[BlindSpot]) -> Table:
         table.add_column("over time", no_wrap=True)
     if costed:
         table.add_column("recall it costs")
-    table.add_column("what would show it", overflow="fold")
+    table.add_column("remedy", overflow="fold")
     for spot in sorted(spots, key=lambda spot: -spot.share)[:MOST_ROWS]:
         cells: list[Text | str] = [Text(printable(spot.name)), share(spot.share), share(spot.lacking)]
         if trended:

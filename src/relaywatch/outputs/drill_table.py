@@ -19,6 +19,7 @@ from relaywatch.outputs.assurance_text import (
     broken_promise,
     drill_outcome,
     figure,
+    interval,
     rate,
     recall_cost,
     seconds,
@@ -37,11 +38,11 @@ def render_drill(report: DrillReport, console: Console) -> None:
     """Print recall beside what coverage promised, then decoys, the site's own alarms, evasions and costs of gaps."""
     console.print(_headline(report))
     if report.rows:
-        console.print(_row_table("Relays played, by what coverage had said of where", report.rows))
+        console.print(_played_table(report.rows))
     console.print(_promise(report.rows))
     console.print(_alarms(report))
     if report.evaded:
-        console.print(_row_table("The same with evasion; coverage promises nothing of relays that hide", report.evaded))
+        console.print(_evaded_table(report.evaded))
     if report.costs:
         console.print(_cost_table(report.costs))
 
@@ -65,29 +66,49 @@ def _headline(report: DrillReport) -> Text:
     return line.append(f"\nseed {report.seed}{'; ' if plan else ''}{plan}", "not bold dim")
 
 
-def _row_table(title: str, rows: Sequence[DrillRow]) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, title=title, title_justify="left")
-    table.add_column("topology", overflow="fold", min_width=8)
-    table.add_column("population", overflow="fold", min_width=10)
-    table.add_column("provable")
-    for name in ("played", "relay (95 %)", "relay or suspected", "until verdict", "sessions"):
-        table.add_column(name, justify="right")
+def _played_table(rows: Sequence[DrillRow]) -> Table:
+    table = _row_table("Relays played, beside what coverage had said of where")
     table.add_column("", no_wrap=True)
     for row in rows[:MOST_ROWS]:
         outcome = drill_outcome(row)
-        table.add_row(
-            Text(topology_word(row.topology)),
-            Text(printable(row.population)),
-            Text(answer_word(row.provable)),
-            f"{row.played:,}",
-            figure(row.relay),
-            figure(row.flagged),
-            seconds(row.seconds),
-            "–" if row.sessions is None else f"{row.sessions:,.0f}",
-            Text(outcome, _STYLES[outcome]),
-        )
-    if len(rows) > MOST_ROWS:
-        table.add_row(Text(f"{len(rows) - MOST_ROWS:,} more (--json lists all)", "dim"))
+        table.add_row(*_cells(row), Text(outcome.replace(" ", "\n"), _STYLES[outcome]))
+    return _with_rest(table, len(rows))
+
+
+def _evaded_table(rows: Sequence[DrillRow]) -> Table:
+    table = _row_table("The same with evasion: coverage promises nothing of relays that hide")
+    for row in rows[:MOST_ROWS]:
+        table.add_row(*_cells(row))
+    return _with_rest(table, len(rows))
+
+
+def _row_table(title: str) -> Table:
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
+    table.add_column("relays,\npopulation", overflow="fold", min_width=12)
+    table.add_column("\nprovable", no_wrap=True)
+    for name in ("\nplayed", "recall,\n95 %", "or sus-\npected", "until\nverdict"):
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(row: DrillRow) -> tuple[Text | str, ...]:
+    return (
+        Text(f"{topology_word(row.topology)}\n{printable(row.population)}"),
+        Text(answer_word(row.provable)),
+        f"{row.played:,}",
+        _figure(row.relay),
+        _figure(row.flagged),
+        seconds(row.seconds) + ("" if row.sessions is None else f"\n{plural(round(row.sessions), 'session')}"),
+    )
+
+
+def _figure(value: Figure) -> str:
+    return "–" if value.value is None else f"{share(value.value)}\n{interval(value)}"
+
+
+def _with_rest(table: Table, count: int) -> Table:
+    if count > MOST_ROWS:
+        table.add_row(Text(f"{count - MOST_ROWS:,} more (--json lists all)", "dim"))
     return table
 
 
@@ -98,12 +119,10 @@ def _promise(rows: Sequence[DrillRow]) -> Text:
         lines = [broken_promise(row) for row in failed[:MOST_ROWS]]
         more = len(failed) - len(lines)
         return Text("\n".join(lines + ([f"{more:,} more promises broken"] if more else [])), "bold red")
-    promised = sum(drill_outcome(row) == "promise kept" for row in rows)
-    if not promised:
+    kept = sum(drill_outcome(row) == "promise kept" for row in rows)
+    if not kept:
         return Text("No relay was played where coverage promises a proof, so no promise was checked.", "yellow")
-    return Text(
-        f"Every promise checked was kept: {promised:,} of {promised:,} reach {share(PROMISED_RECALL)}.", "green"
-    )
+    return Text(f"Promises checked: {kept:,}, all kept: recall of at least {share(PROMISED_RECALL)}.", "green")
 
 
 def _alarms(report: DrillReport) -> Text:
