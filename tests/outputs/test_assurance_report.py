@@ -147,6 +147,12 @@ def test_judgements_are_words_and_not_colours_alone() -> None:
             assert cell.text or not (cell.tone or cell.shares)
 
 
+def test_long_names_break_rather_than_widen_the_page() -> None:
+    styles = assurance_html(bare_report())
+    assert re.search(r"h1, [^{]*\.says p[^{]*\{ overflow-wrap: anywhere", styles)
+    assert re.search(r"td, tbody th \{[^}]*overflow-wrap: anywhere", styles)
+
+
 def test_hostile_names_are_text() -> None:
     page = Page(assurance_html(hostile_report()))
     assert "script" not in {tag for tag, _ in page.elements}
@@ -160,13 +166,13 @@ def test_hostile_names_are_text() -> None:
 
 def test_the_summary_says_it_in_plain_sentences(page: Page) -> None:
     for sentence in (
-        "48 devices of Übungsplatz Nord were looked at, 2026-03-01 06:00:00 to 2026-03-07 23:40:00 UTC (6 d 17 h); "
+        "Looked at: 48 devices of Übungsplatz Nord, 2026-03-01 06:00:00 to 2026-03-07 23:40:00 UTC (6 d 17 h); "
         "connections were watched 93 % of the time.",
         "In 58 % of app windows a relay of any kind would have been shown, in 20 % perhaps, in 22 % not.",
         "In 28 % of app windows no finding means that there was no relay.",
         "that is never the same as clean",
-        "3 devices in the inventory were never seen.",
-        "The hunt found 2 relays, 1 suspected and 1 permitted by a documented exception.",
+        "Never seen, though in the inventory: 3 devices.",
+        "The hunt found 2 relays, 1 suspected and 1 permitted by a documented exception; 1 more could not be judged.",
         "Drills checked 3 promises: 2 kept, 1 broken (at least 95 % of played relays must be found).",
         "Documented exceptions: 1 in force, 1 ending soon, 1 expired.",
         "What would help most, and cost least: the same sources without pause.",
@@ -201,7 +207,8 @@ def test_nothing_watched_and_nothing_found_is_not_called_clean() -> None:
     words = Page(assurance_html(bare_report())).words
     assert "Of 1 device no flow was seen, so nothing can be said of any app." in words
     assert "The hunt found no relay." in words
-    assert "not recorded" in words
+    assert "Command: not recorded" in words
+    assert "Relay assurance:" not in words
     assert "clean" not in words
 
 

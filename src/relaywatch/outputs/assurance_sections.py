@@ -5,7 +5,7 @@ All text has been through `printable`; lists are bounded, and each says how many
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
@@ -133,7 +133,7 @@ def sections(report: AssuranceReport) -> list[Section]:
 
 def heading(report: AssuranceReport) -> str:
     """Return the report's title."""
-    return f"Relay assurance: {printable(report.site, limit=120)}"
+    return f"Relay assurance: {printable(report.site, limit=120)}" if report.site else "Relay assurance"
 
 
 def made(report: AssuranceReport) -> str:
@@ -175,10 +175,10 @@ def _coverage_sentences(report: AssuranceReport, fleet: GroupCoverage | None) ->
     if fleet is None or coverage.first is None or coverage.last is None:
         yield f"Of {plural(coverage.devices, 'device')} no flow was seen, so nothing can be said of any app."
         return
+    where = f" of {printable(report.site, limit=120)}" if report.site else ""
     yield (
-        f"{plural(coverage.devices, 'device').capitalize()} of {printable(report.site, limit=120)} were looked at, "
-        f"{period(coverage.first, coverage.last)} ({duration(coverage.last - coverage.first)}); connections were "
-        f"watched {share(fleet.watched)} of the time."
+        f"Looked at: {plural(coverage.devices, 'device')}{where}, {period(coverage.first, coverage.last)} "
+        f"({duration(coverage.last - coverage.first)}); connections were watched {share(fleet.watched)} of the time."
     )
     every = fleet.provable["every"]
     yield (
@@ -189,7 +189,7 @@ def _coverage_sentences(report: AssuranceReport, fleet: GroupCoverage | None) ->
     if fleet.disprovable.yes < 1.0:
         yield NOT_OBSERVED
     if coverage.silent_devices:
-        yield f"{plural(coverage.silent_devices, 'device').capitalize()} in the inventory were never seen."
+        yield f"Never seen, though in the inventory: {plural(coverage.silent_devices, 'device')}."
 
 
 def _verdict_sentence(findings: Sequence[Finding]) -> str:
@@ -199,7 +199,9 @@ def _verdict_sentence(findings: Sequence[Finding]) -> str:
         f"{counts[Verdict.SUSPECTED_RELAY]:,} suspected",
         f"{counts[Verdict.SANCTIONED_RELAY]:,} permitted by a documented exception",
     ]
-    return f"The hunt found {', '.join(named[:2])} and {named[2]}." if findings else "The hunt found no relay."
+    unjudged = counts[Verdict.INSUFFICIENT_TELEMETRY]
+    more = f"; {unjudged:,} more could not be judged" if unjudged else ""
+    return f"The hunt found {', '.join(named[:2])} and {named[2]}{more}." if findings else "The hunt found no relay."
 
 
 def _drill_sentence(drill: DrillReport | None) -> str:
@@ -474,7 +476,7 @@ def _drills(drill: DrillReport | None) -> Section:
         return Section("drills", title, ("drill",), [_drill_sentence(None)])
     plan = ", ".join(f"{printable(name)} {printable(value)}" for name, value in drill.plan.items())
     sentences = [
-        f"{plural(drill.episodes, 'relay episode').capitalize()} were played into a copy of the site's own telemetry, "
+        f"Played into a copy of the site's own telemetry: {plural(drill.episodes, 'relay episode')}, "
         f"with seed {drill.seed}{f' ({plan})' if plan else ''}.",
         _drill_sentence(drill),
         f"Of decoys, the same traffic with nothing passed on, {figure(drill.decoys)} were called relay.",
@@ -643,6 +645,6 @@ def left_out_note(table: SectionTable) -> str:
     return f"{table.left_out:,} more in the JSON." if table.left_out else ""
 
 
-def commands_note(section: Section, report: AssuranceReport) -> Iterable[tuple[str, str]]:
-    """Return each part behind a section's numbers with its command."""
-    return [(part, command(report, part)) for part in section.parts]
+def commands_note(section: Section, report: AssuranceReport) -> list[tuple[str, str]]:
+    """Return each part behind a section's numbers with its command, those alone whose command is recorded."""
+    return [(part, command(report, part)) for part in section.parts if report.commands.get(part)]
