@@ -8,7 +8,11 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from relaywatch.model.finding import Finding
+
 ASSURANCE_SCHEMA_VERSION: Final = "1.0.0"
+ALL_DEVICES: Final = "all devices"
+"""Name of the population that holds every group, where there are several, or that no group is known of."""
 
 
 class _Record(BaseModel):
@@ -202,3 +206,37 @@ class DrillReport(_Record):
     app_days: float
     costs: dict[str, Figure] = Field(description="Recall that giving a field back to the drilled flows would gain")
     producer: str
+
+
+class ExceptionState(StrEnum):
+    """Whether a documented exception still permits anything."""
+
+    IN_FORCE = "in_force"
+    EXPIRING = "expiring"
+    EXPIRED = "expired"
+
+
+class ExceptionStatus(_Record):
+    """One documented exception on the day of the report."""
+
+    id: str
+    owner: str
+    reason: str
+    expires: datetime
+    state: ExceptionState
+    covers: int = Field(description="Findings of the report that it covers, or covered until it expired")
+
+
+class AssuranceReport(_Record):
+    """All that a report for managers and auditors says."""
+
+    schema_version: str = ASSURANCE_SCHEMA_VERSION
+    coverage: CoverageReport
+    drill: DrillReport | None
+    findings: list[Finding]
+    exceptions: list[ExceptionStatus]
+    site: str = Field(description="Whose telemetry it is, as the heading has it")
+    made: datetime
+    commands: dict[str, str] = Field(
+        description="The command behind each part's numbers, by part: coverage, drill, findings, exceptions"
+    )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any, Final, TextIO
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import FINDING_SCHEMA_VERSION, Finding
@@ -22,7 +22,12 @@ def finding_object(finding: Finding) -> dict[str, Any]:
 
     Times are RFC 3339 in UTC with microseconds and Z; what is not known is null, never missing.
     """
-    return {name: _plain(value) for name, value in finding.model_dump().items()}
+    return plain_object(finding)
+
+
+def plain_object(record: BaseModel) -> dict[str, Any]:
+    """Return any record as JSON values, times as in a finding."""
+    return {name: _plain(value) for name, value in record.model_dump().items()}
 
 
 def json_line(record: dict[str, Any]) -> str:

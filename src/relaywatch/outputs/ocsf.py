@@ -156,7 +156,7 @@ def device_object(finding: Finding) -> dict[str, Any]:
 
 
 def _modelled(finding: Finding) -> DetectionFinding:
-    begin, end = _epoch_ms(finding.first_seen), _epoch_ms(finding.last_seen)
+    begin, end = epoch_ms(finding.first_seen), epoch_ms(finding.last_seen)
     level, trust = severity(finding), confidence(finding)
     return DetectionFinding(
         activity_id=ActivityID.Create,
@@ -308,7 +308,7 @@ def _unmapped(finding: Finding) -> dict[str, Any]:
     return {"android": {name: value for name, value in android.items() if value is not None}, **whole}
 
 
-def _epoch_ms(moment: datetime) -> int:
+def epoch_ms(moment: datetime) -> int:
     """Return milliseconds since 1970, rounded down, in whole numbers so that no float touches a time."""
     since = utc(moment) - datetime.fromisoformat("1970-01-01T00:00:00+00:00")
     return (since.days * 86_400 + since.seconds) * 1000 + since.microseconds // 1000
