@@ -32,7 +32,8 @@ def column(series: pl.Series) -> pa.Array:
 
 def canonical_addresses(series: pl.Series) -> pl.Series:
     """IP addresses as their canonical text (RFC 5952), mapped IPv4 as IPv4, without zone; null where it is none."""
-    unusual = series.filter(series.is_not_null() & ~series.str.contains(_IPV4)).unique()
+    distinct = series.drop_nulls().unique()
+    unusual = distinct.filter(~distinct.str.contains(_IPV4))
     if unusual.is_empty():
         return series
     known = {value: canonical_address(value) for value in unusual.to_list()}
