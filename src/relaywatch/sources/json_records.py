@@ -30,7 +30,8 @@ FEWEST_AT_ONCE: Final = 2048
 """Lines of a block that are sorted out rather than halved again."""
 PROBED_RECORDS: Final = 20
 _LARGEST: Final = 2**63 - 1
-_ENDING: Final = 8
+_ENDINGS: Final = ("<u8", "<u4")
+"""How much of a name's end is looked at: the most that the name has."""
 _HASH_BITS: Final = 16
 _Asked = tuple[pa.Schema, pa.Schema]
 """A schema, and what of it occurs."""
@@ -254,21 +255,22 @@ class _Names:
 
     def _occurs(self, name: str) -> bool:
         quoted, (begin, dot, _) = f'"{name}"'.encode(), name.partition(".")
-        if self._ends is not None and len(quoted) > _ENDING:
-            end = np.frombuffer(quoted[-_ENDING - 1 : -1], "<u8")
-            if not self._ends[_hashed(end)[0]]:
+        kind = next((k for k in self._ends or () if len(quoted) > np.dtype(k).itemsize), None)
+        if self._ends is not None and kind is not None:
+            end = np.frombuffer(quoted[-np.dtype(kind).itemsize - 1 : -1], kind)
+            if not self._ends[kind][_hashed(end)[0]]:
                 return False
         if dot and begin not in self._begun:
             self._begun[begin] = f'"{begin}.'.encode() in self._content
         return (not dot or self._begun[begin]) and quoted in self._content
 
 
-def _name_ends(content: bytes) -> NDArray[np.bool_] | None:
-    """Which hashes the last characters of names have, _ENDING of them each, the opening quote included.
+def _name_ends(content: bytes) -> dict[str, NDArray[np.bool_]] | None:
+    """Which hashes the last eight, and the last four, characters of names have, the opening quote included.
 
     None where a name could be spelt with escapes, or stand apart from its colon.
     """
-    if len(content) < _ENDING or (b"\\" in content and b"\\u" in content):
+    if len(content) < np.dtype(_ENDINGS[0]).itemsize or (b"\\" in content and b"\\u" in content):
         return None
     octets = np.frombuffer(content, np.uint8)
     colons = np.flatnonzero(octets == ord(":"))
@@ -276,15 +278,20 @@ def _name_ends(content: bytes) -> NDArray[np.bool_] | None:
     if (before <= ord(" ")).any():
         return None
     quotes = colons[before == ord('"')] - 1
-    each = np.ndarray(len(content) - _ENDING + 1, f"V{_ENDING}", content, strides=(1,))
-    ends = np.zeros(1 << _HASH_BITS, np.bool_)
-    ends[_hashed(each[quotes[quotes >= _ENDING] - _ENDING].view("<u8"))] = True
+    ends = {}
+    for kind in _ENDINGS:
+        size = np.dtype(kind).itemsize
+        each = np.ndarray(len(content) - size + 1, f"V{size}", content, strides=(1,))  # aligned to no more than a byte
+        ends[kind] = np.zeros(1 << _HASH_BITS, np.bool_)
+        ends[kind][_hashed(each[quotes[quotes >= size] - size].view(kind))] = True
     return ends
 
 
-def _hashed(words: NDArray[np.uint64]) -> NDArray[np.intp]:
+def _hashed(words: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
     """The words' hashes, by multiplication: the highest bits depend on all others."""
-    return ((words * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _HASH_BITS)).astype(np.intp)
+    bits = words.dtype.itemsize * 8
+    factor, shift = (words.dtype.type(number) for number in (0x9E3779B97F4A7C15 >> (64 - bits), bits - _HASH_BITS))
+    return ((words * factor) >> shift).astype(np.intp)
 
 
 def _finite(values: pa.ChunkedArray | pa.Array) -> bool:

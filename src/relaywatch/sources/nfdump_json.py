@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from relaywatch.model.tables import Batch
+from relaywatch.sources.columns import written_instants
 from relaywatch.sources.flow_pairs import FlowPairs
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.reading import Head, Reading
@@ -60,10 +61,7 @@ class NfdumpJson:
 
 def _records(frame: pl.DataFrame) -> pl.DataFrame:
     """The records one direction each; what comes back in the same record follows it."""
-    times = (
-        pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False) for name in ("first", "last")
-    )
-    first, last = (time.dt.epoch("us") for time in times)
+    first, last = (written_instants(pl.col(name), zoned=False) for name in ("first", "last"))
     out = frame.select(
         "position", first.alias("time"), last.alias("end"), pl.col("proto").alias("protocol"),
         pl.coalesce("src4_addr", "src6_addr").alias("src_ip"), "src_port",
@@ -72,6 +70,8 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
         pl.col("export_sysid").alias("exporter"),
     )  # fmt: skip
     back = frame.select("position", "out_bytes", "out_packets").filter(pl.col("out_packets") > 0)
+    if back.is_empty():
+        return out
     both = out.join(back, on="position", how="inner")
     reverse = both.select(
         "position", "time", "end", "protocol", pl.col("dst_ip").alias("src_ip"), pl.col("dst_port").alias("src_port"),
