@@ -87,9 +87,10 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
     def value(name: str, field: str) -> pl.Expr:
         return pl.coalesce(pl.col(name).struct.field(field), pl.col(f"{name}.{field}"))
 
-    logged = written_instants(pl.col("@timestamp"))
-    duration = value("event", "duration") // 1000
-    start = pl.coalesce(written_instants(value("event", "start")), logged - duration.fill_null(0))
+    times = {"logged": pl.col("@timestamp"), "begun": value("event", "start"), "ended": value("event", "end")}
+    frame = frame.with_columns(written_instants(written).alias(name) for name, written in times.items())
+    logged, duration = pl.col("logged"), value("event", "duration") // 1000
+    start = pl.coalesce("begun", logged - duration.fill_null(0))
     number = value("network", "iana_number").cast(pl.UInt8, strict=False)
     by_name = value("network", "transport").str.to_lowercase()
     host = pl.coalesce(value("host", "id"), value("host", "name"))
@@ -102,7 +103,7 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
         "position",
         start.alias("time"),
-        pl.coalesce(written_instants(value("event", "end")), start + duration, logged).alias("end"),
+        pl.coalesce("ended", start + duration, logged).alias("end"),
         pl.coalesce(number, by_name.replace_strict(_PROTOCOLS, default=None, return_dtype=pl.UInt8)).alias("protocol"),
         hostname.alias("hostname"),
         pl.when(hostname.is_not_null()).then(int(Observability.INFERRED)).otherwise(0).alias("hostname_seen"),
