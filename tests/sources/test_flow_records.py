@@ -151,7 +151,15 @@ def test_a_damaged_record_is_put_aside(tmp_path, bad):
     assert len(rows_of(batches)) == 1
 
 
-@pytest.mark.parametrize(("form", "seconds"), [(ExportFormat.NFDUMP, 0.001), (ExportFormat.VPC_FLOW_LOGS, 1.0)])
+@pytest.mark.parametrize(
+    ("form", "seconds"),
+    [
+        (ExportFormat.NFDUMP, 0.001),
+        (ExportFormat.NETFLOW_V9, 0.001),
+        (ExportFormat.IPFIX, 0.001),
+        (ExportFormat.VPC_FLOW_LOGS, 1.0),
+    ],
+)
 def test_what_is_written_is_read_back(tmp_path, form, seconds):
     (path,) = export([flows()], form, tmp_path)
     assert path.name.startswith("synthetic")

@@ -194,7 +194,7 @@ def _regular(block: Block) -> int:
 
 
 def _at_once(block: Block, schema: pa.Schema, met: pa.Schema, lines: int) -> pa.Table | None:
-    """The regular block as a table; None where a line is not as the schema has it. met: what is parsed of the schema."""
+    """The regular block as a table; None where a line is not as the schema has it. met: what of it is parsed."""
     try:
         table = pajson.read_json(
             io.BytesIO(block.content),
