@@ -20,6 +20,7 @@ from relaywatch.model.schemas import Observability
 from relaywatch.model.tables import Batch
 from relaywatch.sources.device_views import capture_batch, device_views, flow_batch, sound_ends, widen
 from relaywatch.sources.reading import Reading
+from relaywatch.sources.translations import inside_of, translation_batch
 
 PAUSE_US: Final = 2_000_000
 """Records further apart are two connections: exporters split a flow at once, and ports come back after minutes."""
@@ -43,6 +44,14 @@ COLUMNS: Final = {
 }
 """A record: times in us since epoch, IP bytes and packets from src to dst; sampling: 1 of so many packets."""
 
+TRANSLATED: Final = {
+    "src_xlt_ip": pl.String,
+    "src_xlt_port": pl.UInt16,
+    "dst_xlt_ip": pl.String,
+    "dst_xlt_port": pl.UInt16,
+}
+"""The ends on a translator's other side, where a record tells them."""
+
 
 class FlowPairs:
     """Takes records frame by frame and gives connections as devices see them.
@@ -58,14 +67,24 @@ class FlowPairs:
         self.thinned = False
 
     def batches(self, frame: pl.DataFrame) -> list[Batch]:
-        """Connections that are complete. frame: COLUMNS, missing ones null; damaged records go to quarantine."""
+        """Connections that are complete. frame: COLUMNS, missing ones null; damaged records go to quarantine.
+
+        Where the frame has TRANSLATED too, ends are as inside the translator, and the translations come along.
+        """
+        shown: list[Batch] = []
+        if TRANSLATED.keys() <= set(frame.columns):
+            known = {name: kind for name, kind in {**COLUMNS, **TRANSLATED}.items() if name in frame.columns}
+            cast = frame.with_columns(pl.col(name).cast(kind, strict=False) for name, kind in known.items())
+            frame, translations = inside_of(cast)
+            if translations.height:
+                shown = [translation_batch(translations, self._path, self._skew_bound_s)]
         missing = [pl.lit(None, kind).alias(name) for name, kind in COLUMNS.items() if name not in frame.columns]
         frame = frame.with_columns(*missing)
         frame = frame.select(pl.col(name).cast(kind, strict=False) for name, kind in COLUMNS.items())
         frame = self._sound(self._with_ends(frame))
         waiting = pl.concat([self._held, frame])
         if waiting.is_empty():
-            return []
+            return shown
         self._sampled = max(self._sampled, int(waiting["sampling"].fill_null(1).to_numpy().max()))
         pieces = _connections(waiting)
         end, connection = pieces["end"].to_numpy(), pieces["connection"].to_numpy()
@@ -74,7 +93,12 @@ class FlowPairs:
         if open_.sum() > MOST_HELD:
             open_ = pl.repeat(value=False, n=len(open_), eager=True)
         self._held = pieces.filter(open_).select(list(COLUMNS))
-        return self._given(pieces.filter(~open_))
+        return shown + self._given(pieces.filter(~open_))
+
+    @property
+    def devices(self) -> list[str]:
+        """The devices that the records have shown."""
+        return sorted(self._spans)
 
     def rest(self) -> Iterator[Batch]:
         """What waited, and what was watched."""

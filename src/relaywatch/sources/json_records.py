@@ -291,7 +291,8 @@ def _hashed(words: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
     """The words' hashes, by multiplication: the highest bits depend on all others."""
     bits = words.dtype.itemsize * 8
     factor, shift = (words.dtype.type(number) for number in (0x9E3779B97F4A7C15 >> (64 - bits), bits - _HASH_BITS))
-    return ((words * factor) >> shift).astype(np.intp)
+    hashes: NDArray[np.intp] = ((words * factor) >> shift).astype(np.intp)
+    return hashes
 
 
 def _finite(values: pa.ChunkedArray | pa.Array) -> bool:

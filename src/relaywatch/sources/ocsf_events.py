@@ -413,7 +413,7 @@ def _seen_from_device(told: pl.DataFrame, named: str) -> pl.DataFrame:
         return pl.when("at_dst").then(other).otherwise(own)
 
     src, dst = pl.col("src_endpoint").struct, pl.col("dst_endpoint").struct
-    counts = {}
+    counts: dict[str, pl.Expr] = {}
     for table, prefix in (("traffic", "added"), ("cumulative_traffic", "so_far")):
         for what in ("bytes", "packets"):
             out, in_ = (pl.col(table).struct.field(f"{what}_{way}") for way in ("out", "in"))
