@@ -86,6 +86,81 @@ def listening(app: Recorder, port: int = LISTENER_PORT) -> Recorder:
     return app
 
 
+OUTSIDE_IP = "203.0.113.77"
+
+
+def outside(batches: Iterable[Batch], device: str, first_port: int) -> tuple[list[Batch], Batch]:
+    """What a sensor outside a translator sees of a phone's flows, and what the translator logs of them."""
+    seen = sensor(batches, OUTSIDE_IP)
+    flows = pl.concat(frame(part) for part in seen if part.table == "flows")
+    ports = {port: first_port + n for n, port in enumerate(sorted(set(flows["local_port"].to_list())))}
+    mapped = pl.col("local_port").replace_strict(ports, return_dtype=pl.UInt16)
+    moved = [
+        changed(part, pl.lit(f"{device}.out").alias("source"))
+        if part.table != "flows"
+        else changed(part, pl.lit(OUTSIDE_IP).alias("local_ip"), mapped, pl.lit(f"{device}.out").alias("source"))
+        for part in seen
+    ]
+    begins = pl.col("start_time").dt.epoch("us") - 5_000
+    told = flows.select("local_port", begins.alias("start"), mapped.alias("port"), pl.col("end_time").dt.epoch("us"))
+    columns = {
+        "device_uid": device,
+        "kind": int(SignalKind.TRANSLATION),
+        "start_time": told["start"].to_list(),
+        "end_time": told["end_time"].to_list(),
+        "observability": 1,
+        "local_port": told["local_port"].to_list(),
+        "detail": [f"tcp {OUTSIDE_IP} {port}" for port in told["port"].to_list()],
+        "source": "nat.log",
+        "position": np.arange(told.height) + 1,
+        "clock": "sensor",
+    }
+    return moved, batch("signals", columns, length=told.height)
+
+
+class TestOutsideATranslator:
+    """Two phones behind one address: what a sensor outside saw is told apart by the translator's log alone."""
+
+    def views(self):
+        relaying = back_connect_relay(np.random.default_rng(3), Recorder()).batches()
+        other = own_traffic(np.random.default_rng(4), Recorder(device="phone-2", package="com.example.other")).batches()
+        far, log = outside(relaying, "10.9.0.2", 30_000)
+        far_other, log_other = outside(other, "10.9.0.3", 40_000)
+        phones = [*phone(relaying), *phone(other)]
+        return {"sensor": [*far, *far_other], "phone": phones, "nat": [log, log_other]}, relaying
+
+    def test_the_log_joins_them(self):
+        views, relaying = self.views()
+        (alone,) = found(relaying)
+        result = hunted_views(views)
+        (joined,) = result.findings
+        assert (joined.verdict, joined.app, joined.device.uid) == (alone.verdict, alone.app, "phone-1")
+        assert joined.bridges == alone.bridges
+        assert result.summary.joins.translated == sum(
+            part.rows.num_rows for part in views["sensor"] if part.table == "flows"
+        )
+        assert result.summary.devices == 2
+
+    def test_without_the_log_they_are_not_joined(self):
+        views, _ = self.views()
+        result = hunted_views({name: views[name] for name in ("sensor", "phone")})
+        assert {finding.device.uid for finding in result.findings} <= {OUTSIDE_IP}
+        assert not result.summary.joins.translated
+        assert not any(pair.matched for pair in result.summary.joins.pairs)
+
+    def test_a_translation_of_another_time_moves_nothing(self):
+        views, _ = self.views()
+        (log, other) = views["nat"]
+        gone = changed(log, pl.col("start_time") - pl.duration(days=2), pl.col("end_time") - pl.duration(days=2))
+        result = hunted_views(views | {"nat": [gone, other]})
+        assert result.summary.joins.translated == other.rows.num_rows
+
+    def test_the_order_of_the_sources_changes_nothing(self):
+        views, _ = self.views()
+        seen = [hunted_views({name: views[name] for name in order}) for order in itertools.permutations(views)]
+        assert all(result.findings == seen[0].findings for result in seen)
+
+
 class TestOneView:
     @pytest.mark.parametrize("ahead", [0.0, 2.0, -1.7])
     @pytest.mark.parametrize("topology", RELAYS)

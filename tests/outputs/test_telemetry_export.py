@@ -131,6 +131,48 @@ def test_zeek_keeps_an_inferred_direction_inferred(tmp_path):
     same(read(tmp_path, device="phone-7")["flows"], [unsure], "direction_id", "direction_observability", "established")
 
 
+@pytest.mark.parametrize("fmt", [ExportFormat.NETFLOW_V9, ExportFormat.IPFIX])
+def test_flow_messages_carry_both_directions_and_ip_bytes_but_no_app(tmp_path, fmt):
+    start = DIALLED["start_time"]
+    many = [
+        DIALLED
+        | {"flow_id": n, "position": n, "local_port": 40_000 + n, "start_time": start + timedelta(minutes=n)}
+        | {"end_time": start + timedelta(minutes=n, seconds=5)}
+        for n in range(1, 60)
+    ]
+    six = many[0] | {"local_ip": "fd00::7", "remote_ip": "2001:db8::9", "flow_id": 60, "position": 60}
+    (path,) = export([table("flows", [*many, six])], fmt, tmp_path)
+    assert path.name.startswith("synthetic")
+    found = read(tmp_path, device="phone-7")["flows"]
+    by_key = lambda row: (row["local_ip"], row["local_port"])  # noqa: E731 - the order of both sides
+    expected = sorted([*many, six], key=by_key)
+    same(sorted(found, key=by_key), expected, "device_uid", *TUPLE, *WIRE, "start_time", "end_time", "direction_id")
+    assert {row["android_package"] for row in found} == {None}
+
+
+@given(days=st.lists(st.integers(0, 20_000), min_size=1, max_size=40))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("fmt", [ExportFormat.NETFLOW_V9, ExportFormat.IPFIX])
+def test_flow_messages_tell_every_time_whatever_lies_between_the_flows(tmp_path, fmt, days):
+    first = datetime(2001, 1, 1, 0, 0, 0, 123_000, UTC)
+    flows = [
+        DIALLED
+        | {"flow_id": n, "position": n, "local_port": 1_000 + n, "start_time": first + timedelta(days=day)}
+        | {"end_time": first + timedelta(days=day, hours=5)}
+        for n, day in enumerate(days, 1)
+    ]
+    export([table("flows", flows)], fmt, tmp_path)
+    found = sorted(read(tmp_path, device="phone-7")["flows"], key=lambda row: row["local_port"])
+    same(found, flows, *TUPLE, *WIRE, "start_time", "end_time")
+
+
+@pytest.mark.parametrize("fmt", [ExportFormat.NETFLOW_V9, ExportFormat.IPFIX])
+def test_a_flow_that_no_message_can_tell_is_left_out(tmp_path, fmt):
+    far = DIALLED | {"end_time": datetime(2200, 1, 1, tzinfo=UTC), "flow_id": 2, "position": 2}
+    export([table("flows", [DIALLED, far])], fmt, tmp_path)
+    assert len(read(tmp_path)["flows"]) == 1
+
+
 def test_the_connection_list_carries_apps_even_with_commas_in_their_names(tmp_path):
     (path,) = export([label(), table("flows", [DIALLED, ACCEPTED])], ExportFormat.PCAPDROID_CSV, tmp_path)
     assert path.name == "phone-7.csv"

@@ -7,6 +7,7 @@ import pytest
 from mutations import assert_accounted, assert_survives, mutate, read_path
 from sensor_examples import assert_same_flows, flows, rows_of
 
+from relaywatch.model.schemas import SignalKind
 from relaywatch.outputs.telemetry import ExportFormat, export
 
 NFDUMP = {
@@ -37,6 +38,13 @@ IPFIX = {
 VPC = "2 123 eni-1 10.0.0.5 203.0.113.9 40001 443 6 10 1400 1772528400 1772528430 ACCEPT OK"
 VPC_BACK = "2 123 eni-1 203.0.113.9 10.0.0.5 443 40001 6 20 20800 1772528400 1772528430 ACCEPT OK"
 NODATA = "2 123 eni-1 - - - - - - - 1772528400 1772528430 - NODATA"
+SKIPPED = "2 123 eni-1 - - - - - - - 1772528430 1772528490 - SKIPDATA"
+OUTGOING = {"src4_xlt_ip": "198.51.100.77", "dst4_xlt_ip": "203.0.113.9", "src_xlt_port": 61_001, "dst_xlt_port": 443}
+RETURNING = {"dst4_addr": "198.51.100.77", "dst_port": 61_001, "src4_xlt_ip": "203.0.113.9", "src_xlt_port": 443} | {
+    "dst4_xlt_ip": "10.0.0.5",
+    "dst_xlt_port": 40_001,
+}
+"""What nfdump adds of a translation (NAT) to a record of either direction."""
 
 
 def lines(*records):
@@ -46,7 +54,8 @@ def lines(*records):
 FUZZ_SEEDS = [
     ("nfdump.json", lines(NFDUMP, BACK, MORE, NFDUMP | {"out_packets": 3, "out_bytes": 200})),
     ("netflow.json", lines(V9 | {"@timestamp": "2026-03-03T09:00:31Z"}, IPFIX, V9)),
-    ("vpc.log", lines(VPC, VPC_BACK, NODATA, VPC)),
+    ("vpc.log", lines(VPC, VPC_BACK, NODATA, SKIPPED, VPC)),
+    ("nfdump.json", lines(NFDUMP | OUTGOING, BACK | RETURNING, NFDUMP)),
 ]
 
 
@@ -151,7 +160,48 @@ def test_a_damaged_record_is_put_aside(tmp_path, bad):
     assert len(rows_of(batches)) == 1
 
 
-@pytest.mark.parametrize(("form", "seconds"), [(ExportFormat.NFDUMP, 0.001), (ExportFormat.VPC_FLOW_LOGS, 1.0)])
+def test_what_aws_skipped_is_a_gap_of_the_devices_that_the_log_shows(tmp_path):
+    batches, _, tally = read(tmp_path, VPC, SKIPPED, VPC_BACK, SKIPPED.replace("1772528490", "-"))
+    (gap,) = [row for row in rows_of(batches, "signals") if row["kind"] == SignalKind.LOGGING_GAP]
+    assert (gap["device_uid"], gap["position"]) == ("10.0.0.5", 2)
+    assert [gap[name].timestamp() for name in ("start_time", "end_time")] == [1772528430, 1772528490]
+    assert tally.unused["an interval that AWS skipped"] == 1
+
+
+def test_a_gap_in_a_log_that_shows_no_device_is_left(tmp_path):
+    assert read(tmp_path, NODATA, SKIPPED)[2].unused["an interval that AWS skipped"] == 1
+
+
+@pytest.mark.parametrize("records", [(NFDUMP | OUTGOING, BACK | RETURNING), (BACK | RETURNING, NFDUMP | OUTGOING)])
+def test_both_directions_of_a_translated_connection_are_the_inside_devices(tmp_path, records):
+    batches, _, _ = read(tmp_path, *records)
+    (row,) = rows_of(batches)
+    assert (row["device_uid"], row["local_port"], row["remote_ip"]) == ("10.0.0.5", 40_001, "203.0.113.9")
+    assert (row["wire_bytes_out"], row["wire_bytes_in"]) == (1400, 20_800)
+    told = [row for row in rows_of(batches, "signals") if row["kind"] == SignalKind.TRANSLATION]
+    assert {(row["device_uid"], row["local_port"], row["detail"]) for row in told} == {
+        ("10.0.0.5", 40_001, "tcp 198.51.100.77 61001")
+    }
+    assert min(signal["start_time"] for signal in told) == row["start_time"]
+
+
+def test_a_record_that_was_not_translated_shows_no_translation(tmp_path):
+    nothing = {"src4_xlt_ip": "0.0.0.0", "dst4_xlt_ip": "0.0.0.0", "src_xlt_port": 0, "dst_xlt_port": 0}  # noqa: S104
+    same = {"src4_xlt_ip": "10.0.0.5", "dst4_xlt_ip": "203.0.113.9", "src_xlt_port": 40_001, "dst_xlt_port": 443}
+    batches, _, _ = read(tmp_path, NFDUMP | nothing, BACK | nothing, MORE | same)
+    assert len(rows_of(batches)) == 1
+    assert not [row for row in rows_of(batches, "signals") if row["kind"] == SignalKind.TRANSLATION]
+
+
+@pytest.mark.parametrize(
+    ("form", "seconds"),
+    [
+        (ExportFormat.NFDUMP, 0.001),
+        (ExportFormat.NETFLOW_V9, 0.001),
+        (ExportFormat.IPFIX, 0.001),
+        (ExportFormat.VPC_FLOW_LOGS, 1.0),
+    ],
+)
 def test_what_is_written_is_read_back(tmp_path, form, seconds):
     (path,) = export([flows()], form, tmp_path)
     assert path.name.startswith("synthetic")

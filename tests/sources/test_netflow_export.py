@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mutations import assert_survives, mutate
+from mutations import assert_accounted, assert_survives, mutate, read_path
 from unit_reads import read_bytes
 
-from relaywatch.model.schemas import Direction, Observability
+from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.sources.netflow_export import NetflowExport
 from relaywatch.sources.reading import Head
 
@@ -198,3 +198,68 @@ def test_a_damaged_record_of_both_directions_is_put_aside_once():
     timeless = ipfix_record(PHONE, SERVER, 40_000, 443, 1_300, 12, 0) + struct.pack(">II", 9_700, 14)
     rows, quarantine = read_bytes(NetflowExport(), ipfix(a_set(2, fields), a_set(256, timeless)))
     assert (dict(rows), [entry.position for entry in quarantine.records]) == ({}, ["record 1"])
+
+
+NEL = [(323, 8), (4, 1), (230, 1), (8, 4), (225, 4), (7, 2), (227, 2)]
+
+
+def event(at: int, kind: int, port: int = 40_000, outside: int = 61_000, protocol: int = 6) -> bytes:
+    return record(NEL, NOW * 1000 + at, protocol, kind, PHONE, PUBLIC, port, outside)
+
+
+def logged(content: bytes):
+    rows, quarantine = read_bytes(NetflowExport(), content)
+    assert quarantine.total == 0, quarantine.records
+    told = [row for row in rows["signals"] if row["kind"] == SignalKind.TRANSLATION]
+    return [
+        (row["device_uid"], row["local_port"], row["detail"], row["start_time"], row["end_time"])
+        for row in sorted(told, key=lambda row: row["position"])
+    ]
+
+
+def ms(at: int) -> datetime:
+    return datetime.fromtimestamp(NOW + at / 1000, UTC)
+
+
+@pytest.mark.parametrize(("begin", "end"), [(1, 2), (4, 5), (10, 11)])
+@pytest.mark.parametrize("message", [v9, ipfix])
+def test_a_translators_events_are_translations_with_begin_and_end(message, begin, end):
+    first = 0 if message is v9 else 2
+    content = message(
+        a_set(first, template(NEL)), a_set(256, event(0, begin) + event(5_000, end) + event(6_000, begin, 40_001))
+    )
+    assert logged(content) == [
+        (PHONE, 40_000, f"tcp {PUBLIC} 61000", ms(0), ms(5_000)),
+        (PHONE, 40_001, f"tcp {PUBLIC} 61000", ms(6_000), None),
+    ]
+
+
+def test_an_outside_port_given_to_another_ends_the_first_translation_without_a_word():
+    content = ipfix(a_set(2, template(NEL)), a_set(256, event(0, 4) + event(5_000, 4, 40_001)))
+    assert logged(content)[0] == (PHONE, 40_000, f"tcp {PUBLIC} 61000", ms(0), ms(5_000))
+
+
+def test_events_that_are_no_translation_are_left_and_counted(tmp_path):
+    content = ipfix(a_set(2, template(NEL)), a_set(256, event(0, 3) + event(1, 5) + event(2, 4, protocol=1)))
+    path = tmp_path / "nel.ipfix"
+    path.write_bytes(content)
+    batches, quarantine, tally, _ = read_path(path)
+    assert_accounted(quarantine, tally)
+    assert not batches
+    assert dict(tally.unused) == {
+        "an event that is no translation's begin or end": 1,
+        "the end of a translation": 1,
+        "a translation of a protocol without ports": 1,
+    }
+
+
+def test_a_return_packets_record_is_the_inside_ports():
+    fields = [*IPFIX, (226, 4), (228, 2)]
+    out = ipfix_record(PHONE, SERVER, 40_000, 443, 1_300, 12, 0)
+    back_in = ipfix_record(SERVER, PUBLIC, 443, 61_000, 9_700, 14, 40) + socket.inet_aton(PHONE) + (40_000).to_bytes(2)
+    (row,) = flows(ipfix(a_set(2, template(IPFIX) + template(fields, 257)), a_set(256, out), a_set(257, back_in)))
+    assert (row["device_uid"], row["local_port"]) == (PHONE, 40_000)
+    assert (row["wire_bytes_out"], row["wire_bytes_in"]) == (1_300, 9_700)
+
+
+FUZZ_SEEDS.append(("nel.ipfix", ipfix(a_set(2, template(NEL)), a_set(256, event(0, 4) + event(5_000, 5)))))

@@ -1,7 +1,7 @@
 """Devices and apps under one name before anything is judged: what sources call them is gathered while they are read.
 
-Records then move to the device that they are of: by identifiers that names share, by who had an address at the time,
-and last by a phone's connects that a sensor saw from one address.
+Records then move to the device that they are of: from a translator's outside to its inside, by identifiers that names
+share, by who had an address at the time, and last by a phone's connects that a sensor saw from one address.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
@@ -19,8 +18,11 @@ import polars as pl
 import pyarrow as pa
 
 from relaywatch.engines import shards
+from relaywatch.engines.names import Names
 from relaywatch.engines.records import NO_UID, Records, Registry, combined_codes
 from relaywatch.engines.shards import ShardedTable
+from relaywatch.engines.tables import Tables
+from relaywatch.engines.translating import translate
 from relaywatch.identity.addresses import CONTESTED, STATED_SLACK_US, AddressBook, Assignment, address_book
 from relaywatch.identity.apps import Apps, apps_of
 from relaywatch.identity.correlation import Likeness, likenesses
@@ -36,11 +38,12 @@ Codes = npt.NDArray[np.uint32]
 
 @dataclass(frozen=True, slots=True)
 class IdentityAccount:
-    """How names became devices. renamed: other names by the name in use; likenesses: by connections, as names."""
+    """How names became devices. translated: flows brought inside a translator; likenesses: by connections, as names."""
 
     devices: Devices = field(default_factory=Devices)
     by_address: int = 0
     contested: int = 0
+    translated: int = 0
     likenesses: tuple[tuple[str, str, Likeness], ...] = ()
 
     def of(self, name: str) -> str:
@@ -139,39 +142,13 @@ class Identities:
         return {device: apps_of(sorted(pairs)) for device, pairs in stated.items()}
 
 
-class Tables:
-    """The three tables of records, rewritten shard by shard as identities become known."""
-
-    def __init__(self, flows: ShardedTable, volumes: ShardedTable, signals: ShardedTable, folder: Path) -> None:
-        self.flows, self.volumes, self.signals = flows, volumes, signals
-        self.folder = folder
-        self._generation = 0
-        self.rewritten = False
-
-    def rewrite(self, change: Callable[[Records], Records]) -> None:
-        """Every table's records as `change` gives them; their devices, and so their shards, may differ."""
-        self._generation += 1
-        self.rewritten = True
-        for name in ("flows", "volumes", "signals"):
-            old: ShardedTable = getattr(self, name)
-            fresh = old.emptied(f"{name}-{self._generation}", self.folder)
-            for shard in range(shards.SHARDS):
-                records = old.read(shard)
-                if len(records):
-                    fresh.add(change(records.copy()))
-            fresh.seal()
-            old.discard()
-            setattr(self, name, fresh)
-
-
-def unify(identities: Identities, tables: Tables, registry: Registry) -> IdentityAccount:
+def unify(identities: Identities, tables: Tables, registry: Registry, names: Names) -> IdentityAccount:
     """Bring every record under its device's and app's one name."""
+    translated = translate(tables, registry, names)
     devices, book = identities.resolve(registry)
-    names = list(registry.devices)
-    moved = {
-        code: registry.device_code(devices.of(name)) for code, name in enumerate(names) if devices.of(name) != name
-    }
-    addressed = {code: name for code, name in enumerate(names) if name in book.addresses}
+    met = list(registry.devices)
+    moved = {code: registry.device_code(devices.of(name)) for code, name in enumerate(met) if devices.of(name) != name}
+    addressed = {code: name for code, name in enumerate(met) if name in book.addresses}
     counts = {"by address": 0, "contested": 0}
     if moved or addressed:
         tables.rewrite(lambda records: _moved(records, moved, addressed, book, registry, counts))
@@ -181,7 +158,7 @@ def unify(identities: Identities, tables: Tables, registry: Registry) -> Identit
             lambda records: _moved(records, {like.sensor: like.phone for like in alike}, {}, book, registry, counts)
         )
     named = tuple((registry.device_name(like.phone), registry.device_name(like.sensor), like) for like in alike)
-    account = IdentityAccount(devices, counts["by address"], counts["contested"], named)
+    account = IdentityAccount(devices, counts["by address"], counts["contested"], translated, named)
     complete_apps(identities, tables, registry, account)
     return account
 

@@ -9,10 +9,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relaywatch.engines.identities import Identities, Tables
+from relaywatch.engines.identities import Identities
 from relaywatch.engines.names import Names
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME, Registry, flow_records, signal_records, volume_records
 from relaywatch.engines.shards import ShardedTable
+from relaywatch.engines.tables import Tables
 from relaywatch.model.destination_list import DestinationList
 from relaywatch.model.schemas import INVENTORY, Direction
 from relaywatch.model.tables import Batch

@@ -84,6 +84,7 @@ class View:
             merged=self.join.merged,
             devices=dict(names),
             possible=[(link.one, link.other, link.weight, ", ".join(link.through)) for link in links[:SHOWN_PAIRS]],
+            translated=self.identity.translated,
             by_address=self.identity.by_address,
             contested_addresses=self.identity.contested,
             attributed=dict(sorted(self.join.attributed.items())),
@@ -108,7 +109,7 @@ def read_view(
     for unit in units:
         view.reads.append(_read(unit, view, device, watcher, profiled=profiled))
     view.intake.seal()
-    view.identity = unify(view.intake.identities, view.intake.tables, view.intake.registry)
+    view.identity = unify(view.intake.identities, view.intake.tables, view.intake.registry, view.intake.names)
     if len(set(view.formats.values())) > 1 or view.intake.sockets_met:
         _join(view)
     view.devices, view.apps = _counts(view)

@@ -134,6 +134,7 @@ class SignalKind(IntEnum):
     NAME_LOOKUP = 15
     PACKAGE_CHANGE = 16
     THREAT_VERDICT = 17
+    TRANSLATION = 18
 
 
 SIGNALS: Final = pa.schema(
@@ -151,7 +152,8 @@ SIGNALS: Final = pa.schema(
 """One row a signal. LOGGING_GAP and CAPTURE state when a source was blind or watching;
 a CAPTURE's detail lists, space-separated, the SignalKind names that the source would have shown. SOCKS_REQUEST and
 HTTP_CONNECT are proxy requests that the device answered; a NAME_LOOKUP's detail is the host name, then the addresses
-answered, space-separated; a THREAT_VERDICT is another product's judgement and only corroborates."""
+answered, space-separated; a THREAT_VERDICT is another product's judgement and only corroborates; a TRANSLATION is of
+the device with local_port inside a translator (NAT), its detail the protocol, outside address and outside port."""
 
 
 class IdentifierKind(StrEnum):

@@ -46,6 +46,7 @@ def source_records(summary: HuntSummary) -> Iterator[dict[str, Any]]:
         "rows": dict(summary.rows),
         "merged": summary.joins.merged,
         "attributed": dict(summary.joins.attributed),
+        "translated": summary.joins.translated,
         "by_address": summary.joins.by_address,
         "contested_addresses": summary.joins.contested_addresses,
         "unrecognised": list(summary.unrecognised),
@@ -175,6 +176,8 @@ def _join_parts(summary: HuntSummary) -> Iterator[Table | Text]:
             f"  {printable(name)} is also {', '.join(map(printable, also))}\n" for name, also in joins.devices.items()
         )
         yield Text("One device under several names\n", "bold").append("".join(list(lines)[:MOST_ROWS]), "not bold")
+    if joins.translated:
+        yield Text(f"{joins.translated:,} flows seen outside a translator (NAT), brought inside by its log\n")
     if joins.by_address or joins.contested_addresses:
         yield Text(
             f"{joins.by_address:,} records laid to a device by who had the address at the time; "

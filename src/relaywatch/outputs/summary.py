@@ -76,14 +76,16 @@ class JoinSummary:
     """How several sources became one view.
 
     devices: names by the name in use that stands for them, with what joined them; possible: names that may be one
-    device, with weight; by_address: records laid to a device by who had the address; contested_addresses: those that
-    several claimed; attributed: flows without an app by how one was found, or why not.
+    device, with weight; translated: flows brought under their inside address by a translator's log; by_address: records
+    laid to a device by who had the address; contested_addresses: those that several claimed; attributed: flows without
+    an app by how one was found, or why not.
     """
 
     pairs: Sequence[JoinedSources] = ()
     merged: int = 0
     devices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     possible: Sequence[tuple[str, str, float, str]] = ()
+    translated: int = 0
     by_address: int = 0
     contested_addresses: int = 0
     attributed: Mapping[str, int] = field(default_factory=dict)

@@ -21,7 +21,9 @@ TCP_HEADERS: Final = 40
 UDP_HEADERS: Final = 28
 IPV6_MORE: Final = 20
 _SIDED: Final = ("ip", "port", "bytes", "packets", "payload")
-_PLAIN: Final = ("time", "end", "protocol", "established", "app_protocol", "hostname", "hostname_seen", "flow_id")
+_PLAIN: Final = (
+    *("time", "end", "protocol", "established", "app_protocol", "hostname", "hostname_seen", "flow_id", "package"),
+)
 
 
 def sound_ends(frame: pl.DataFrame, path: Path, reading: Reading, *, place: str = "line") -> pl.DataFrame:
@@ -36,6 +38,8 @@ def sound_ends(frame: pl.DataFrame, path: Path, reading: Reading, *, place: str 
         "dst_ip": "a destination address",
         "protocol": "a protocol",
     }
+    if not any(frame[name].null_count() for name in needed):
+        return frame
     missing = pl.coalesce(pl.when(pl.col(name).is_null()).then(pl.lit(what)) for name, what in needed.items())
     told = frame.select("position", missing.alias("missing")).drop_nulls().unique("position", maintain_order=True)
     for position, what in told.iter_rows():
@@ -50,7 +54,7 @@ def device_views(frame: pl.DataFrame, device: str) -> pl.DataFrame:
     sensor knows it, payload; src is the end that opened the connection. Missing columns are null.
     """
     frame = _completed(frame)
-    src, dst = frame["src_ip"].str.contains(LOCAL), frame["dst_ip"].str.contains(LOCAL)
+    src, dst = _local(frame["src_ip"]), _local(frame["dst_ip"])
     as_src, as_dst = src | ~dst, dst
     if device:
         as_dst = dst & ~src
@@ -58,6 +62,11 @@ def device_views(frame: pl.DataFrame, device: str) -> pl.DataFrame:
     views = [_view(frame.filter(as_src), "src", "dst"), _view(frame.filter(as_dst), "dst", "src")]
     table = pl.concat(views).sort("position", maintain_order=True)
     return table.with_columns(pl.lit(device).alias("device") if device else pl.col("local_ip").alias("device"))
+
+
+def _local(addresses: pl.Series) -> pl.Series:
+    distinct = addresses.unique()
+    return addresses.is_in(distinct.filter(distinct.str.contains(LOCAL)).implode())
 
 
 def end_views(frame: pl.DataFrame, end: str) -> pl.DataFrame:
@@ -69,6 +78,7 @@ def _completed(frame: pl.DataFrame) -> pl.DataFrame:
     """All columns that a view takes, of one type each."""
     kinds: dict[str, Any] = {"time": pl.Int64, "end": pl.Int64, "protocol": pl.UInt8, "established": pl.Boolean}
     kinds |= {"app_protocol": pl.String, "hostname": pl.String, "hostname_seen": pl.UInt8, "flow_id": pl.Int64}
+    kinds |= {"package": pl.String}
     for end in ("src", "dst"):
         kinds |= {f"{end}_ip": pl.String, f"{end}_port": pl.UInt16}
         kinds |= {f"{end}_{name}": pl.Int64 for name in ("bytes", "packets", "payload")}
@@ -128,6 +138,7 @@ def flow_batch(views: pl.DataFrame, path: Path, skew_bound_s: float, *, directio
     )
     columns = {
         "device_uid": text(views["device"]),
+        "android_package": text(views["package"]),
         "flow_id": column(derived["flow_id"]),
         "start_time": column(views["time"]),
         "end_time": column(views["end"]),

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from relaywatch.model.schemas import Observability
 from relaywatch.model.tables import Batch
-from relaywatch.sources.columns import text
+from relaywatch.sources.columns import written_instants
 from relaywatch.sources.device_views import device_views, end_views, flow_batch, sound_ends
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.reading import Head, Reading
@@ -87,9 +87,10 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
     def value(name: str, field: str) -> pl.Expr:
         return pl.coalesce(pl.col(name).struct.field(field), pl.col(f"{name}.{field}"))
 
-    logged = _instant(pl.col("@timestamp"))
-    duration = value("event", "duration") // 1000
-    start = pl.coalesce(_instant(value("event", "start")), logged - duration.fill_null(0))
+    times = {"logged": pl.col("@timestamp"), "begun": value("event", "start"), "ended": value("event", "end")}
+    frame = frame.with_columns(written_instants(written).alias(name) for name, written in times.items())
+    logged, duration = pl.col("logged"), value("event", "duration") // 1000
+    start = pl.coalesce("begun", logged - duration.fill_null(0))
     number = value("network", "iana_number").cast(pl.UInt8, strict=False)
     by_name = value("network", "transport").str.to_lowercase()
     host = pl.coalesce(value("host", "id"), value("host", "name"))
@@ -102,7 +103,7 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.select(
         "position",
         start.alias("time"),
-        pl.coalesce(_instant(value("event", "end")), start + duration, logged).alias("end"),
+        pl.coalesce("ended", start + duration, logged).alias("end"),
         pl.coalesce(number, by_name.replace_strict(_PROTOCOLS, default=None, return_dtype=pl.UInt8)).alias("protocol"),
         hostname.alias("hostname"),
         pl.when(hostname.is_not_null()).then(int(Observability.INFERRED)).otherwise(0).alias("hostname_seen"),
@@ -128,22 +129,4 @@ def _batches(records: pl.DataFrame, device: str, path: Path) -> Iterator[Batch]:
         views.append(seen.with_columns(hosts["host"].alias("device")))
     for part in views:
         if part.height:
-            yield _with_package(flow_batch(part, path, SKEW_BOUND_S, direction=Observability.OBSERVED), records)
-
-
-def _with_package(flows: Batch, records: pl.DataFrame) -> Batch:
-    """The flows with the package that their documents name."""
-    positions = pl.Series("position", flows.rows["position"].to_pylist(), pl.Int64).to_frame()
-    named = positions.join(
-        records.select("position", "package").unique("position"), on="position", how="left", maintain_order="left"
-    )
-    place = flows.rows.schema.get_field_index("android_package")
-    columns = [text(named["package"]) if at == place else flows.rows.column(at) for at in range(flows.rows.num_columns)]
-    rows = pa.RecordBatch.from_arrays(
-        [c.cast(f.type) for c, f in zip(columns, flows.rows.schema, strict=True)], schema=flows.rows.schema
-    )
-    return Batch("flows", rows)
-
-
-def _instant(value: pl.Expr) -> pl.Expr:
-    return value.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False).dt.epoch("us")
+            yield flow_batch(part, path, SKEW_BOUND_S, direction=Observability.OBSERVED)

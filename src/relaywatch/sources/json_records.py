@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
@@ -19,16 +19,23 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json as pajson
+from numpy.typing import NDArray
 
 from relaywatch.sources.lines import Block, counted_blocks, shown
 from relaywatch.sources.reading import Head, Reading
 
-AT_ONCE_BYTES: Final = 1 << 24
+AT_ONCE_BYTES: Final = 1 << 23
 """JSON that becomes columns at once: so much that the work a block is small beside it."""
-FEWEST_AT_ONCE: Final = 64
-"""Lines of a block that are taken one by one rather than halved again."""
+FEWEST_AT_ONCE: Final = 2048
+"""Lines of a block that are sorted out rather than halved again."""
 PROBED_RECORDS: Final = 20
 _LARGEST: Final = 2**63 - 1
+_ENDINGS: Final = ("<u8", "<u4")
+"""How much of a name's end is looked at: the most that the name has."""
+_HASH_BITS: Final = 16
+_Asked = tuple[pa.Schema, pa.Schema]
+"""A schema, and what of it occurs."""
+_Shape = dict[str, "_Shape"] | list["_Shape"] | tuple[type, ...]
 
 
 def first_records(head: Head) -> list[dict[str, Any]]:
@@ -67,30 +74,101 @@ def _table(block: Block, schema: pa.Schema, path: Path, reading: Reading) -> pa.
         else:
             reading.tally.met(table.num_rows)
             tables.append(table.append_column("position", positions(part, table)))
-    return pa.concat_tables(tables)
+    whole = pa.concat_tables(tables)
+    return whole if len(tables) == 1 else whole.take(pc.sort_indices(whole["position"]))
 
 
 def positions(part: Block, table: pa.Table) -> pa.Array:
     """The line number of each row of a part that was taken at once."""
+    if part.apart is not None:
+        return pa.array(part.apart, pa.int64())
     return pa.array(np.arange(part.first_line, part.first_line + table.num_rows))
 
 
 def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table | None]]:
-    """The block in parts, in order, each with its table in the first of the schemas that all its lines fit.
+    """The block in parts, each with its table in the first of the schemas that all its lines fit.
 
-    A table has a row a line. None: the part has lines that fit no schema (or empty ones); take it one by one.
+    A table has a row a line. None: the part's lines fit no schema (or are empty); take them one by one. Where lines are
+    damaged, the parts are not in order: what is sound around them comes first.
     """
-    lines = _regular(block)
-    table = next((t for s in schemas if (t := _at_once(block, s, lines)) is not None), None) if lines else None
-    if table is not None or block.content.count(b"\n") <= FEWEST_AT_ONCE:
+    names = _Names(block.content)
+    yield from _halved(block, [(schema, names.met(schema)) for schema in schemas])
+
+
+def _halved(block: Block, asked: Sequence[_Asked]) -> Iterator[tuple[Block, pa.Table | None]]:
+    table = _first_fit(block, asked)
+    if table is not None:
         yield block, table
+        return
+    if block.content.count(b"\n") <= FEWEST_AT_ONCE:
+        yield from _sorted_out(block, asked)
         return
     cut = block.content.index(b"\n", len(block.content) // 2) + 1
     if cut == len(block.content):
         cut = block.content.rindex(b"\n", 0, len(block.content) - 1) + 1
     head = Block(block.first_line, block.content[:cut])
-    yield from parted(head, *schemas)
-    yield from parted(Block(block.first_line + head.content.count(b"\n"), block.content[cut:]), *schemas)
+    yield from _halved(head, asked)
+    yield from _halved(Block(block.first_line + head.content.count(b"\n"), block.content[cut:]), asked)
+
+
+def _first_fit(block: Block, asked: Sequence[_Asked]) -> pa.Table | None:
+    lines = _regular(block)
+    return next((t for one in asked if (t := _at_once(block, *one, lines)) is not None), None) if lines else None
+
+
+def _sorted_out(block: Block, asked: Sequence[_Asked]) -> Iterator[tuple[Block, pa.Table | None]]:
+    """The lines that fit a schema, at once, then the others, for a close look at each."""
+    shapes = [_shape(pa.struct(list(met))) for _, met in asked]
+    fitting: list[list[tuple[int, bytes]]] = [[] for _ in asked]
+    others: list[tuple[int, bytes]] = []
+    for number, line in block.lines():
+        record = _plain_record(line)
+        which = next((n for n, shape in enumerate(shapes) if record is not None and _suits(record, shape)), None)
+        (others if which is None else fitting[which]).append((number, line))
+    for one, lines in zip(asked, fitting, strict=True):
+        part = Block.of(lines) if lines else None
+        if part is not None and (table := _first_fit(part, [one])) is not None:
+            yield part, table
+        else:
+            others += lines
+    if others:
+        yield Block.of(sorted(others)), None
+
+
+def _plain_record(line: bytes) -> dict[str, Any] | None:
+    """The object on the line; None where there is none, or one whose text only a close look can tell."""
+    if not line.startswith(b"{") or not line.endswith(b"}") or b"\\u" in line:
+        return None
+    try:
+        return cast("dict[str, Any]", json.loads(line))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _shape(kind: pa.DataType) -> _Shape:
+    """What JSON values are exactly of a type: by name for an object, by entry for a list, else Python's types."""
+    if pa.types.is_struct(kind):
+        return {field.name: _shape(field.type) for field in kind}
+    if pa.types.is_list(kind):
+        return [_shape(kind.value_type)]
+    if pa.types.is_boolean(kind):
+        return (bool,)
+    if pa.types.is_floating(kind):
+        return (float, int)
+    return (int,) if pa.types.is_integer(kind) else (str,)
+
+
+def _suits(value: object, shape: _Shape) -> bool:
+    """Whether a value is of the shape, or null, without conversion."""
+    if value is None:
+        return True
+    if isinstance(shape, dict):
+        return isinstance(value, dict) and all(
+            _suits(part, wanted) for name, part in value.items() if (wanted := shape.get(name)) is not None
+        )
+    if isinstance(shape, list):
+        return isinstance(value, list) and all(_suits(entry, shape[0]) for entry in value)
+    return type(value) in shape and (not isinstance(value, float) or math.isfinite(value))
 
 
 def _regular(block: Block) -> int:
@@ -115,9 +193,8 @@ def _regular(block: Block) -> int:
     return len(ends) if sound else 0
 
 
-def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
-    """The regular block as a table; None where a line is not as the schema has it."""
-    met = _met(block.content, schema)
+def _at_once(block: Block, schema: pa.Schema, met: pa.Schema, lines: int) -> pa.Table | None:
+    """The regular block as a table; None where a line is not as the schema has it. met: what of it is parsed."""
     try:
         table = pajson.read_json(
             io.BytesIO(block.content),
@@ -128,20 +205,94 @@ def _at_once(block: Block, schema: pa.Schema, lines: int) -> pa.Table | None:
         return None
     if table.num_rows != lines or not all(_finite(column) for column in table.columns):
         return None
-    columns = [table[f.name] if f.name in met.names else pa.nulls(lines, f.type) for f in schema]
-    return pa.table(columns, schema=schema)
+    columns = [_widened(table[f.name].combine_chunks(), f.type) if f.name in met.names else None for f in schema]
+    made = [pa.nulls(lines, f.type) if c is None else c for c, f in zip(columns, schema, strict=True)]
+    return pa.table(made, schema=schema)
 
 
-def _met(content: bytes, schema: pa.Schema) -> pa.Schema:
-    """The fields whose names occur in the content: parsing for the others costs more than to see that they do not.
+def _widened(values: pa.Array, kind: pa.DataType) -> pa.Array:
+    """The values with the fields that were not parsed, as null."""
+    if values.type == kind:
+        return values
+    if pa.types.is_list(kind):
+        inner = _widened(values.values, kind.value_type)
+        return pa.ListArray.from_arrays(values.offsets, inner, type=kind, mask=values.is_null())
+    parts = [
+        _widened(values.field(f.name), f.type)
+        if values.type.get_field_index(f.name) >= 0
+        else pa.nulls(len(values), f.type)
+        for f in kind
+    ]
+    return pa.StructArray.from_arrays(parts, fields=list(kind), mask=values.is_null())
 
-    All of them where a name could be spelt with escapes.
+
+class _Names:
+    """Which names occur in some JSON: parsing for the others costs more than to see that they do not.
+
+    Most that do not are told by their last characters, whose hashes are kept for all names at once.
     """
-    begins = {f.name.partition(".")[0] for f in schema if "." in f.name}
-    dotted = {begin for begin in begins if f'"{begin}.'.encode() in content}
-    asked = [f for f in schema if "." not in f.name or f.name.partition(".")[0] in dotted]
-    found = [f for f in asked if f'"{f.name}"'.encode() in content]
-    return schema if b"\\u" in content or not found else pa.schema(found)
+
+    __slots__ = ("_begun", "_content", "_ends")
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
+        self._begun: dict[str, bool] = {}
+        self._ends = _name_ends(content)
+
+    def met(self, schema: pa.Schema) -> pa.Schema:
+        """The fields, and theirs, whose names occur; all where none does, or one could be hidden."""
+        found = [] if self._ends is None else self._narrowed(list(schema))
+        return pa.schema(found) if found else schema
+
+    def _narrowed(self, fields: Sequence[pa.Field]) -> list[pa.Field]:
+        return [field.with_type(self._narrow(field.type)) for field in fields if self._occurs(field.name)]
+
+    def _narrow(self, kind: pa.DataType) -> pa.DataType:
+        if pa.types.is_list(kind):
+            return pa.list_(self._narrow(kind.value_type))
+        found = self._narrowed(list(kind)) if pa.types.is_struct(kind) else []
+        return pa.struct(found) if found else kind
+
+    def _occurs(self, name: str) -> bool:
+        quoted, (begin, dot, _) = f'"{name}"'.encode(), name.partition(".")
+        kind = next((k for k in self._ends or () if len(quoted) > np.dtype(k).itemsize), None)
+        if self._ends is not None and kind is not None:
+            end = np.frombuffer(quoted[-np.dtype(kind).itemsize - 1 : -1], kind)
+            if not self._ends[kind][_hashed(end)[0]]:
+                return False
+        if dot and begin not in self._begun:
+            self._begun[begin] = f'"{begin}.'.encode() in self._content
+        return (not dot or self._begun[begin]) and quoted in self._content
+
+
+def _name_ends(content: bytes) -> dict[str, NDArray[np.bool_]] | None:
+    """Which hashes the last eight, and the last four, characters of names have, the opening quote included.
+
+    None where a name could be spelt with escapes, or stand apart from its colon.
+    """
+    if len(content) < np.dtype(_ENDINGS[0]).itemsize or (b"\\" in content and b"\\u" in content):
+        return None
+    octets = np.frombuffer(content, np.uint8)
+    colons = np.flatnonzero(octets == ord(":"))
+    before = octets[colons - 1]
+    if (before <= ord(" ")).any():
+        return None
+    quotes = colons[before == ord('"')] - 1
+    ends = {}
+    for kind in _ENDINGS:
+        size = np.dtype(kind).itemsize
+        each = np.ndarray(len(content) - size + 1, f"V{size}", content, strides=(1,))  # aligned to no more than a byte
+        ends[kind] = np.zeros(1 << _HASH_BITS, np.bool_)
+        ends[kind][_hashed(each[quotes[quotes >= size] - size].view(kind))] = True
+    return ends
+
+
+def _hashed(words: NDArray[np.unsignedinteger]) -> NDArray[np.intp]:
+    """The words' hashes, by multiplication: the highest bits depend on all others."""
+    bits = words.dtype.itemsize * 8
+    factor, shift = (words.dtype.type(number) for number in (0x9E3779B97F4A7C15 >> (64 - bits), bits - _HASH_BITS))
+    hashes: NDArray[np.intp] = ((words * factor) >> shift).astype(np.intp)
+    return hashes
 
 
 def _finite(values: pa.ChunkedArray | pa.Array) -> bool:

@@ -25,14 +25,25 @@ SHOWN_CHARACTERS: Final = 40
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines, each ended by a line feed. first_line counts from 1."""
+    """Whole lines, each ended by a line feed. first_line counts from 1.
+
+    apart: each line's number, where the lines do not follow each other in the file; else None.
+    """
 
     first_line: int
     content: bytes
+    apart: Sequence[int] | None = None
+
+    @staticmethod
+    def of(lines: Sequence[tuple[int, bytes]]) -> Block:
+        """Some lines of a file, with their numbers; not none."""
+        return Block(lines[0][0], b"".join(line + b"\n" for _, line in lines), [number for number, _ in lines])
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Each line's number and content without its line end."""
-        for number, line in enumerate(self.content.split(b"\n")[:-1], self.first_line):
+        found = self.content.split(b"\n")[:-1]
+        numbers = range(self.first_line, self.first_line + len(found)) if self.apart is None else self.apart
+        for number, line in zip(numbers, found, strict=True):
             yield number, line.removesuffix(b"\r")
 
 
@@ -57,12 +68,13 @@ def blocks(stream: BinaryIO, path: Path, quarantine: Quarantine, *, block_bytes:
                 continue
             data, skipping = data[end + 1 :], False
             line += 1
-        data = rest + data
         cut = data.rfind(b"\n") + 1
-        rest = data[cut:]
         if cut:
-            yield from _bounded(Block(line, data[:cut]), path, quarantine)
-            line += int(np.count_nonzero(np.frombuffer(data, np.uint8, cut) == ord("\n")))
+            content, rest = b"".join((rest, memoryview(data)[:cut])), data[cut:]
+            yield from _bounded(Block(line, content), path, quarantine)
+            line += int(np.count_nonzero(np.frombuffer(content, np.uint8) == ord("\n")))
+        else:
+            rest += data
         if len(rest) > LINE_BYTES:
             quarantine.add(str(path), f"line {line}", f"longer than {LINE_BYTES} bytes")
             rest, skipping = b"", True

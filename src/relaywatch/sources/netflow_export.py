@@ -12,11 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final
 
+import polars as pl
+
 from relaywatch.model.errors import SourceError
 from relaywatch.model.tables import Batch
 from relaywatch.sources.flow_pairs import FlowPairs
 from relaywatch.sources.netflow_fields import VARIABLE, Field, Template, Waiting, without_variable
 from relaywatch.sources.reading import Head, Reading
+from relaywatch.sources.translations import TranslationLog
 
 SKEW_BOUND_S: Final = 1.0
 """An exporter's clock under NTP; uptime counts milliseconds."""
@@ -60,6 +63,7 @@ class NetflowExport:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Flows as they are complete, then what was watched; of a damaged file those before the damage."""
         messages, pairs = _Messages(path, reading), FlowPairs(path, reading, SKEW_BOUND_S, place="record")
+        log = TranslationLog(path, reading, SKEW_BOUND_S, place="record")
         damage: SourceError | None = None
         rest = b""
         while damage is None:
@@ -72,12 +76,23 @@ class NetflowExport:
                 damage, data = error, b""
             if not data or messages.waiting >= TOGETHER:
                 for template, waiting in messages.taken():
-                    yield from pairs.batches(waiting.columns(template))
+                    if template.translating:
+                        yield from log.batches(_events(waiting, template, reading))
+                    else:
+                        yield from pairs.batches(waiting.columns(template))
             if not data:
                 break
         yield from pairs.rest()
+        yield from log.rest()
         if damage is not None:
             raise damage
+
+
+def _events(waiting: Waiting, template: Template, reading: Reading) -> pl.DataFrame:
+    """The begins and ends of translations; other events are left."""
+    events = waiting.events(template)
+    reading.tally.left("an event that is no translation's begin or end", int((~events["told"]).sum()))
+    return events.filter("told")
 
 
 class _Messages:
@@ -225,6 +240,8 @@ class _Messages:
             content = content[: count * template.length]
         if count and template.options:
             self._options(template, content, count)
+        elif count and template.translating:
+            self._keep(template, content, count, 0)
         elif count and not template.addressed:
             self._records += count
             self._reading.tally.met(count)

@@ -25,8 +25,34 @@ _NO_ADDRESS: Final = ".".join("0000")
 """What dual-stack templates fill the IPv4 field with in records of IPv6."""
 _NTP_EPOCH_S: Final = 2_208_988_800
 _SAMPLING: Final = (34, 50, 305, 306)
+_BEGINS: Final = (1, 4, 10)
+_ENDS: Final = (2, 5, 11)
+"""natEvent (RFC 8158): a translation, session or binding of IPv4 was made, or taken down."""
 _WANTED: Final = frozenset(
-    {1, 2, 4, 7, 8, 11, 12, 21, 22, 27, 28, 85, 86, 158, 159, 160, 225, 226, *range(150, 158), *_SAMPLING}
+    {
+        1,
+        2,
+        4,
+        7,
+        8,
+        11,
+        12,
+        21,
+        22,
+        27,
+        28,
+        85,
+        86,
+        158,
+        159,
+        160,
+        *range(225, 229),
+        230,
+        322,
+        323,
+        *range(150, 158),
+        *_SAMPLING,
+    }
 )
 
 Ints = npt.NDArray[np.int64]
@@ -68,6 +94,11 @@ class Template:
     def addressed(self) -> bool:
         """Whether a record names both ends."""
         return bool({(0, 8), (0, 27)} & self.at.keys() and {(0, 12), (0, 28)} & self.at.keys())
+
+    @property
+    def translating(self) -> bool:
+        """Whether a record is an event of a translation that names the source's both sides."""
+        return {(0, number) for number in (4, 7, 8, 225, 227, 230)} <= self.at.keys()
 
 
 def without_variable(template: Template, content: bytes) -> tuple[bytes, int]:
@@ -120,22 +151,46 @@ class Waiting:
                 "time": begin,
                 "end": end,
                 "protocol": cells.number(4),
-                "src_ip": cells.address(8, 27, 225),
+                "src_ip": cells.address(8, 27),
                 "src_port": cells.number(7),
-                "dst_ip": cells.address(12, 28, 226),
+                "dst_ip": cells.address(12, 28),
                 "dst_port": cells.number(11),
                 "bytes": cells.either(1, 85),
                 "packets": cells.either(2, 86),
                 "exporter": pl.Series(domain).cast(pl.String),
                 "sampling": pl.Series(sampling if rate is None else np.where(rate > 0, rate, sampling)),
+                **cells.translated(),
             }
         ).with_columns(pl.when(pl.col("sampling").is_between(2, HIGHEST_RATE)).then("sampling"))
         back = (cells.either(1, 85, REVERSE), cells.either(2, 86, REVERSE))
         return frame if back[1] is None else _both_ways(frame, *back)
 
+    def events(self, template: Template) -> pl.DataFrame:
+        """One row an event of a translation: translations.EVENTS, and whether it is a begin or an end (`told`)."""
+        cells = _Cells(template, b"".join(self.parts))
+        counts = np.array(self.counts)
+        first, export_ms, *_ = (np.repeat(column, counts) for column in np.array(self.heads, np.int64).T)
+        begun = np.repeat(np.cumsum(counts) - counts, counts)
+        event, outside = cells.ints(230), cells.translated()
+        event = np.zeros(len(first), np.int64) if event is None else event
+        return pl.DataFrame(
+            {
+                "position": first + np.arange(len(first)) - begun,
+                "time": cells.event_time(export_ms),
+                "opens": np.isin(event, _BEGINS),
+                "told": np.isin(event, (*_BEGINS, *_ENDS)),
+                "protocol": cells.number(4),
+                "inside_ip": cells.address(8, 27),
+                "inside_port": cells.number(7),
+                "outside_ip": outside.get("src_xlt_ip"),
+                "outside_port": outside.get("src_xlt_port"),
+            }
+        )
+
 
 def _both_ways(frame: pl.DataFrame, octets: pl.Series | None, packets: pl.Series | None) -> pl.DataFrame:
-    swapped = {f"{a}_{what}": f"{b}_{what}" for a, b in (("src", "dst"), ("dst", "src")) for what in ("ip", "port")}
+    whats = ("ip", "port", "xlt_ip", "xlt_port") if "src_xlt_ip" in frame.columns else ("ip", "port")
+    swapped = {f"{a}_{what}": f"{b}_{what}" for a, b in (("src", "dst"), ("dst", "src")) for what in whats}
     back = frame.with_columns(
         *(pl.col(old).alias(new) for new, old in swapped.items()),
         pl.Series("bytes", octets, pl.Int64) if octets is not None else pl.lit(None, pl.Int64).alias("bytes"),
@@ -173,18 +228,22 @@ class _Cells:
         found = self.ints(total, enterprise) if found is None else found
         return None if found is None else pl.Series(np.where(found <= MOST_COUNTED, found, -1))
 
-    def address(self, v4: int, v6: int, translated: int) -> pl.Series | None:
-        """The address; where it is public and its translation is private, the private one."""
+    def address(self, v4: int, v6: int) -> pl.Series | None:
+        """The address, of whichever family the record has."""
         found = self._text(v4, 4)
         if found is None:
             return self._text(v6, 16)
-        six, behind = self._text(v6, 16), self._text(translated, 4)
+        six = self._text(v6, 16)
         if six is not None:
             found = pl.select(pl.when(found != _NO_ADDRESS).then(found).otherwise(six)).to_series()
-        if behind is not None:
-            private = behind.str.contains(_PRIVATE) & ~found.str.contains(_PRIVATE)
-            found = pl.select(pl.when(private).then(behind).otherwise(found)).to_series()
         return found
+
+    def translated(self) -> dict[str, pl.Series | None]:
+        """The ends on a translator's other side; nothing where the template has none."""
+        found = {"src_xlt_ip": self._text(225, 4), "dst_xlt_ip": self._text(226, 4)}
+        if not any(one is not None for one in found.values()):
+            return {}
+        return found | {"src_xlt_port": self.number(227), "dst_xlt_port": self.number(228)}
 
     def _text(self, number: int, size: int) -> pl.Series | None:
         offset, length = self._at.get((0, number), (0, 0))
@@ -211,6 +270,13 @@ class _Cells:
         began, ended = (self._time(which, export_ms, uptime) for which in (0, 1))
         return began, began if ended is None else ended
 
+    def event_time(self, export_ms: Ints) -> Ints:
+        """When an event was, us since epoch: as it says, else when it was exported."""
+        for number, scale in ((323, 1000), (322, 1_000_000)):
+            if (found := self.ints(number)) is not None:
+                return np.where((found >= 0) & (found < _LAST_MS), found * scale, -1)
+        return export_ms * 1000
+
     def _time(self, which: int, export_ms: Ints, uptime: Ints) -> pl.Series | None:
         for number, scale in ((152, 1000), (150, 1_000_000)):
             if (found := self.ints(number + which)) is not None:
@@ -229,6 +295,3 @@ class _Cells:
         # the uptime is of 32 bits: it starts again after 49 days
         age = ((uptime - since + (1 << 31)) & 0xFFFFFFFF) - (1 << 31)
         return pl.Series(np.where(uptime >= 0, (export_ms - age) * 1000, -1)).replace(-1, None)
-
-
-_PRIVATE: Final = r"^(?:10\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.|100\.(?:6[4-9]|[7-9]\d|1[01]\d|12[0-7])\.)"

@@ -15,6 +15,7 @@ import polars as pl
 import pyarrow as pa
 
 from relaywatch.model.tables import Batch
+from relaywatch.sources.columns import written_instants
 from relaywatch.sources.flow_pairs import FlowPairs
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.reading import Head, Reading
@@ -104,10 +105,10 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
         "bytes": inner.field("in_bytes"),
         "packets": inner.field("in_pkts"),
     }
-    received = _instant(pl.coalesce(*_RECEIVED))
+    received = written_instants(pl.coalesce(*_RECEIVED))
     length = (shown["last_up"] - shown["first_up"]).clip(0) * 1000
-    end = pl.coalesce(shown["last_ms"] * 1000, _instant(inner.field("last_switched")), received)
-    begin = pl.coalesce(shown["first_ms"] * 1000, _instant(inner.field("first_switched")), received - length)
+    end = pl.coalesce(shown["last_ms"] * 1000, written_instants(inner.field("last_switched")), received)
+    begin = pl.coalesce(shown["first_ms"] * 1000, written_instants(inner.field("first_switched")), received - length)
     whole = {name: pl.coalesce(value, own[name]) if name in own else value for name, value in shown.items()}
     return frame.select(
         "position",
@@ -118,8 +119,3 @@ def _records(frame: pl.DataFrame) -> pl.DataFrame:
         *(whole[name].alias(name) for name in ("src_port", "dst_port", "protocol", "bytes", "packets", "first_up")),
         pl.when(whole["sampling"] > 1).then(whole["sampling"]).alias("sampling"),
     )
-
-
-def _instant(text: pl.Expr) -> pl.Expr:
-    """An ISO 8601 time with its zone, us since epoch; null where it is none."""
-    return text.str.to_datetime("%+", time_unit="us", time_zone="UTC", strict=False).dt.epoch("us")

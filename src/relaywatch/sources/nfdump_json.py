@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from relaywatch.model.tables import Batch
+from relaywatch.sources.columns import written_instants
 from relaywatch.sources.flow_pairs import FlowPairs
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.reading import Head, Reading
@@ -29,8 +30,20 @@ _NUMBERS: Final = (
     "out_bytes",
     "sampled",
     "export_sysid",
+    "src_xlt_port",
+    "dst_xlt_port",
 )
-_TEXTS: Final = ("type", "first", "last", "src4_addr", "dst4_addr", "src6_addr", "dst6_addr")
+_TEXTS: Final = (
+    "type",
+    "first",
+    "last",
+    "src4_addr",
+    "dst4_addr",
+    "src6_addr",
+    "dst6_addr",
+    "src4_xlt_ip",
+    "dst4_xlt_ip",
+)
 SCHEMA: Final = pa.schema([*((name, pa.string()) for name in _TEXTS), *((name, pa.int64()) for name in _NUMBERS)])
 
 
@@ -60,22 +73,34 @@ class NfdumpJson:
 
 def _records(frame: pl.DataFrame) -> pl.DataFrame:
     """The records one direction each; what comes back in the same record follows it."""
-    times = (
-        pl.col(name).str.to_datetime("%Y-%m-%dT%H:%M:%S%.f", time_unit="us", strict=False) for name in ("first", "last")
-    )
-    first, last = (time.dt.epoch("us") for time in times)
+    first, last = (written_instants(pl.col(name), zoned=False) for name in ("first", "last"))
     out = frame.select(
         "position", first.alias("time"), last.alias("end"), pl.col("proto").alias("protocol"),
         pl.coalesce("src4_addr", "src6_addr").alias("src_ip"), "src_port",
         pl.coalesce("dst4_addr", "dst6_addr").alias("dst_ip"), "dst_port",
         pl.col("in_bytes").alias("bytes"), pl.col("in_packets").alias("packets"),
-        pl.col("export_sysid").alias("exporter"),
+        pl.col("export_sysid").alias("exporter"), *_translated(frame),
     )  # fmt: skip
     back = frame.select("position", "out_bytes", "out_packets").filter(pl.col("out_packets") > 0)
+    if back.is_empty():
+        return out
     both = out.join(back, on="position", how="inner")
     reverse = both.select(
         "position", "time", "end", "protocol", pl.col("dst_ip").alias("src_ip"), pl.col("dst_port").alias("src_port"),
         pl.col("src_ip").alias("dst_ip"), pl.col("src_port").alias("dst_port"), pl.col("out_bytes").alias("bytes"),
         pl.col("out_packets").alias("packets"), "exporter",
+        *(pl.col(f"{back}_xlt_{name}").alias(f"{end}_xlt_{name}") for end, back in (("src", "dst"), ("dst", "src"))
+          for name in ("ip", "port") if f"{back}_xlt_{name}" in out.columns),
     )  # fmt: skip
     return pl.concat([out, reverse])
+
+
+def _translated(frame: pl.DataFrame) -> list[pl.Expr]:
+    """The ends on a translator's other side, where any record tells them."""
+    if frame["src4_xlt_ip"].null_count() + frame["dst4_xlt_ip"].null_count() == 2 * frame.height:
+        return []
+    ends = ("src", "dst")
+    return [
+        *(pl.col(f"{end}4_xlt_ip").alias(f"{end}_xlt_ip") for end in ends),
+        *(pl.col(f"{end}_xlt_port") for end in ends),
+    ]

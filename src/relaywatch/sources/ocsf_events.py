@@ -81,6 +81,11 @@ SCHEMA: Final = pa.schema(
     }
 )  # fmt: skip
 _CONNECTION: Final = ("device", "protocol", "local_ip", "local_port", "remote_ip", "remote_port", "connection")
+_COUNTS: Final = ("bytes_out", "bytes_in", "packets_out", "packets_in")
+_WHOLE: Final = (
+    *("position", *_CONNECTION, "package", "uid", "start", "end", "first_seen", "inbound", "direction_known"),
+    *("hostname", "established", "app_protocol", *_COUNTS),
+)
 
 
 class OcsfNdjson:
@@ -218,7 +223,7 @@ class _Log:
             self._reading.quarantine.add(
                 str(self._path), f"record {position}", "no class, or no time between 1970 and 9999"
             )
-        return frame.filter(good)
+        return frame if good.all() else frame.filter(good)
 
     def _connections(self, frame: pl.DataFrame) -> pl.DataFrame:
         """One row an event, seen from the device; those without both addresses go to quarantine."""
@@ -258,7 +263,7 @@ class _Log:
             self._reading.quarantine.add(
                 str(self._path), f"record {position}", "an address or the protocol is missing or none"
             )
-        return _seen_from_device(told.filter(good), self._reading.device)
+        return _seen_from_device(told if good.all() else told.filter(good), self._reading.device)
 
     def _given(self) -> list[Batch]:
         events = pl.concat(self._held) if self._held else pl.DataFrame()
@@ -403,60 +408,64 @@ def _verdict() -> pl.Expr:
 
 def _seen_from_device(told: pl.DataFrame, named: str) -> pl.DataFrame:
     """Events as the device's side has them. OCSF's bytes_out go from source to destination."""
-    sides = {False: ("src", "dst", "out", "in"), True: ("dst", "src", "in", "out")}
-    parts = []
-    for at_dst, (own, other, out, in_) in sides.items():
-        rows = told.filter(told["at_dst"] == at_dst)
-        counts = {}
-        for table, prefix in (("traffic", "added"), ("cumulative_traffic", "so_far")):
-            for name, way in (("out", out), ("in", in_)):
-                counts[f"{prefix}_bytes_{name}"] = pl.col(table).struct.field(f"bytes_{way}")
-                counts[f"{prefix}_packets_{name}"] = pl.col(table).struct.field(f"packets_{way}")
-        remote = pl.col(f"{other}_endpoint").struct
-        parts.append(
-            rows.select(
-                "position",
-                _device(f"{own}_endpoint", named).alias("device"),
-                _package().alias("package"),
-                _uid().alias("uid"),
-                pl.coalesce("start_time", "time").alias("start"),
-                pl.max_horizontal("end_time", "time").alias("end"),
-                (pl.col("class_uid") == SOCKETS).alias("first_seen"),
-                "protocol",
-                "inbound",
-                pl.col("connection_info")
-                .struct.field("direction_id")
-                .fill_null(0)
-                .is_in([1, 2])
-                .alias("direction_known"),
-                pl.col(f"{own}_ip").alias("local_ip"),
-                pl.col(f"{own}_endpoint").struct.field("port").cast(pl.UInt16, strict=False).alias("local_port"),
-                pl.col(f"{other}_ip").alias("remote_ip"),
-                remote.field("port").cast(pl.UInt16, strict=False).alias("remote_port"),
-                pl.coalesce(remote.field("hostname"), remote.field("domain"))
-                .str.to_lowercase()
-                .str.strip_chars_end(".")
-                .alias("hostname"),
-                (~pl.col("activity_id").is_in(FAILED)).alias("established"),
-                pl.col("app_name").alias("app_protocol"),
-                pl.col("connection_info").struct.field("uid").alias("connection"),
-                *(value.alias(name) for name, value in counts.items()),
-            )
-        )
-    return pl.concat(parts).sort("position", maintain_order=True)
+
+    def at(own: pl.Expr, other: pl.Expr) -> pl.Expr:
+        return pl.when("at_dst").then(other).otherwise(own)
+
+    src, dst = pl.col("src_endpoint").struct, pl.col("dst_endpoint").struct
+    counts: dict[str, pl.Expr] = {}
+    for table, prefix in (("traffic", "added"), ("cumulative_traffic", "so_far")):
+        for what in ("bytes", "packets"):
+            out, in_ = (pl.col(table).struct.field(f"{what}_{way}") for way in ("out", "in"))
+            counts |= {f"{prefix}_{what}_out": at(out, in_), f"{prefix}_{what}_in": at(in_, out)}
+    direction = pl.col("connection_info").struct.field("direction_id")
+    name = at(
+        pl.coalesce(dst.field("hostname"), dst.field("domain")), pl.coalesce(src.field("hostname"), src.field("domain"))
+    )
+    return told.select(
+        "position",
+        at(_device("src_endpoint", named), _device("dst_endpoint", named)).alias("device"),
+        _package().alias("package"),
+        _uid().alias("uid"),
+        pl.coalesce("start_time", "time").alias("start"),
+        pl.max_horizontal("end_time", "time").alias("end"),
+        (pl.col("class_uid") == SOCKETS).alias("first_seen"),
+        "protocol",
+        "inbound",
+        direction.is_in([1, 2]).fill_null(value=False).alias("direction_known"),
+        at(pl.col("src_ip"), pl.col("dst_ip")).alias("local_ip"),
+        at(src.field("port"), dst.field("port")).cast(pl.UInt16, strict=False).alias("local_port"),
+        at(pl.col("dst_ip"), pl.col("src_ip")).alias("remote_ip"),
+        at(dst.field("port"), src.field("port")).cast(pl.UInt16, strict=False).alias("remote_port"),
+        name.str.to_lowercase().str.strip_chars_end(".").alias("hostname"),
+        (~pl.col("activity_id").is_in(FAILED)).alias("established"),
+        pl.col("app_name").alias("app_protocol"),
+        pl.col("connection_info").struct.field("uid").alias("connection"),
+        *(value.alias(column_name) for column_name, value in counts.items()),
+    )
 
 
 def _whole(events: pl.DataFrame) -> pl.DataFrame:
     """One row a connection: what its events add, or the last that it had; events without an id stand alone."""
-    alone = pl.when(pl.col("connection").is_null()).then(pl.col("position")).otherwise(0).alias("alone")
-    ordered = events.with_columns(alone).sort("end", "position")
+    alone = events["connection"].is_null()
+    single = events.filter(alone).with_columns(
+        pl.coalesce(f"so_far_{name}", f"added_{name}").alias(name) for name in _COUNTS
+    )
+    parts = [single.select(_WHOLE)]
+    if not alone.all():
+        parts.append(_together(events.filter(~alone)).select(_WHOLE))
+    return pl.concat(parts).sort("position")
+
+
+def _together(events: pl.DataFrame) -> pl.DataFrame:
     counts = []
-    for name in ("bytes_out", "bytes_in", "packets_out", "packets_in"):
+    for name in _COUNTS:
         added = pl.when(pl.col(f"added_{name}").is_not_null().any()).then(pl.col(f"added_{name}").sum())
         counts.append(pl.coalesce(pl.col(f"so_far_{name}").max(), added).alias(name))
     first = ("package", "uid", "first_seen", "inbound", "direction_known", "hostname", "app_protocol")
     return (
-        ordered.group_by(*_CONNECTION, "alone", maintain_order=True)
+        events.sort("end", "position")
+        .group_by(*_CONNECTION, maintain_order=True)
         .agg(
             pl.col("position").min(),
             pl.col("start").min(),
@@ -465,7 +474,6 @@ def _whole(events: pl.DataFrame) -> pl.DataFrame:
             *(pl.col(name).drop_nulls().first() for name in first),
             *counts,
         )
-        .sort("position")
     )
 
 

@@ -10,6 +10,7 @@ from relaywatch.sources.android_dump import AndroidFolder, AndroidText, AndroidZ
 from relaywatch.sources.androidqf import AndroidQfPackages
 from relaywatch.sources.canonical import CanonicalParquet
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
+from relaywatch.sources.conntrack import Conntrack
 from relaywatch.sources.defender import Defender, DefenderCsv
 from relaywatch.sources.device_owner_logs import OwnDroidLogs, TestDpcLogs
 from relaywatch.sources.dhcpd_leases import DhcpdLeases
@@ -55,6 +56,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     NetflowJson(),
     VpcFlowLogsJson(),
     VpcFlowLogs(),
+    Conntrack(),
     IntrusionLogs(),
     OwnDroidLogs(),
     TestDpcLogs(),

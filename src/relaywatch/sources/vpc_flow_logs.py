@@ -13,7 +13,10 @@ from typing import BinaryIO, ClassVar, Final
 import polars as pl
 import pyarrow as pa
 
-from relaywatch.model.tables import Batch
+from relaywatch.model.schemas import Observability, SignalKind
+from relaywatch.model.tables import Batch, batch
+from relaywatch.sources.columns import LAST_SECOND, column, text
+from relaywatch.sources.device_views import sensed
 from relaywatch.sources.flow_pairs import FlowPairs
 from relaywatch.sources.json_records import first_records, frames
 from relaywatch.sources.lines import Block, blocks, delimited
@@ -35,6 +38,8 @@ USED: Final = (
     "log-status",
 )  # fmt: skip
 _NUMBERS: Final = ("srcport", "dstport", "protocol", "packets", "bytes", "start", "end")
+MOST_GAPS: Final = 100_000
+"""Rows of gaps; intervals beyond it are left."""
 _STATUS: Final = frozenset({"OK", "NODATA", "SKIPDATA"})
 
 
@@ -56,6 +61,7 @@ class VpcFlowLogs:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Flows as they are complete, then what was watched."""
         pairs, header = FlowPairs(path, reading, SKEW_BOUND_S), None
+        skipped = _Skipped(path, reading)
         for block in blocks(stream, path, reading.quarantine):
             first = block.content.partition(b"\n")[0].decode("utf-8", "replace").strip().split(" ")
             if header is None:
@@ -67,8 +73,11 @@ class VpcFlowLogs:
                 block, header, " ", path, reading.quarantine, used=[name for name in USED if name in header]
             )
             reading.tally.met(frame.height + reading.quarantine.total - before)
-            yield from pairs.batches(_records(_spelled(frame), reading))
+            spelled = _spelled(frame)
+            skipped.take(spelled)
+            yield from pairs.batches(_records(spelled, reading))
         yield from pairs.rest()
+        yield from skipped.batches(pairs.devices)
 
 
 class VpcFlowLogsJson:
@@ -83,13 +92,53 @@ class VpcFlowLogsJson:
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Flows as they are complete, then what was watched."""
-        pairs = FlowPairs(path, reading, SKEW_BOUND_S)
+        pairs, skipped = FlowPairs(path, reading, SKEW_BOUND_S), _Skipped(path, reading)
         names = dict.fromkeys([*USED, *(name.replace("-", "_") for name in USED)])
         schema = pa.schema([(name, pa.string()) for name in names])
         for frame in frames(stream, path, schema, reading):
             either = [pl.coalesce(*dict.fromkeys((name, name.replace("-", "_")))).alias(name) for name in USED]
-            yield from pairs.batches(_records(_spelled(frame.select("position", *either)), reading))
+            spelled = _spelled(frame.select("position", *either))
+            skipped.take(spelled)
+            yield from pairs.batches(_records(spelled, reading))
         yield from pairs.rest()
+        yield from skipped.batches(pairs.devices)
+
+
+class _Skipped:
+    """Intervals of which AWS says that it did not log all: a gap of every device that the log shows."""
+
+    def __init__(self, path: Path, reading: Reading) -> None:
+        self._path, self._reading = path, reading
+        self._gaps = pl.DataFrame(schema={"position": pl.Int64, "start": pl.Int64, "end": pl.Int64})
+
+    def take(self, frame: pl.DataFrame) -> None:
+        """Remember the intervals among the records; those whose times are none are left."""
+        found = frame.filter(pl.col("log-status") == "SKIPDATA").select("position", "start", "end")
+        timed = pl.col("start").is_between(0, LAST_SECOND) & pl.col("end").is_between(pl.col("start"), LAST_SECOND)
+        gaps = found.filter(timed).head(max(MOST_GAPS - self._gaps.height, 0))
+        self._reading.tally.left("an interval that AWS skipped", found.height - gaps.height)
+        self._gaps = pl.concat([self._gaps, gaps])
+
+    def batches(self, devices: Sequence[str]) -> Iterator[Batch]:
+        """A LOGGING_GAP of each device in each interval."""
+        shown = self._gaps.head(MOST_GAPS // len(devices) if devices else 0)
+        self._reading.tally.left("an interval that AWS skipped", self._gaps.height - shown.height)
+        if shown.is_empty():
+            return
+        rows = shown.join(pl.DataFrame({"device": devices}, {"device": pl.String}), how="cross")
+        columns = {
+            "device_uid": text(rows["device"]),
+            "kind": int(SignalKind.LOGGING_GAP),
+            "start_time": column(rows["start"] * 1_000_000),
+            "end_time": column(rows["end"] * 1_000_000),
+            "observability": int(Observability.OBSERVED),
+            "detail": "SKIPDATA",
+            "position": column(rows["position"]),
+            **sensed(self._path, SKEW_BOUND_S),
+        }
+        found = [batch("signals", columns, length=rows.height)]
+        self._reading.tally.gave(found)
+        yield from found
 
 
 def _without_first(block: Block) -> Block:
@@ -108,10 +157,9 @@ def _spelled(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def _records(frame: pl.DataFrame, reading: Reading) -> pl.DataFrame:
-    """The records as flow_pairs takes them; intervals without data are left."""
+    """The records as flow_pairs takes them; intervals without traffic are left."""
     status = pl.col("log-status")
-    for name, reason in (("NODATA", "an interval without traffic"), ("SKIPDATA", "an interval that AWS skipped")):
-        reading.tally.left(reason, frame.filter(status == name).height)
+    reading.tally.left("an interval without traffic", frame.filter(status == "NODATA").height)
     told = frame.filter(~status.is_in(["NODATA", "SKIPDATA"]) | status.is_null())
     return told.select(
         "position",

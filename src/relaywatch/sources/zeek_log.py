@@ -188,7 +188,7 @@ def _json_frame(
         frames.append(as_tsv.with_columns(pl.Series("position", positions(part, table).to_numpy())))
     if any(frame.schema != frames[0].schema for frame in frames):
         frames = [frame.with_columns(pl.exclude("position").cast(pl.String)) for frame in frames]
-    return pl.concat(frames)
+    return frames[0] if len(frames) == 1 else pl.concat(frames).sort("position")
 
 
 def _as_tsv(name: str, kind: pl.DataType) -> pl.Expr:

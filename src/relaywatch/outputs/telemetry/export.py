@@ -10,6 +10,7 @@ from typing import Final
 from relaywatch.model.errors import ExportError
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.dhcp_leases import write_dhcp_leases
+from relaywatch.outputs.telemetry.flow_messages import write_ipfix, write_netflow_v9
 from relaywatch.outputs.telemetry.flow_records import write_nfdump, write_vpc_flow_logs
 from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_logs
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
@@ -50,6 +51,10 @@ class ExportFormat(StrEnum):
     """Suricata's EVE log as a sensor beside the devices would write it: frame bytes, no apps."""
     NFDUMP = "nfdump"
     """nfdump's JSON: NetFlow of a router beside the devices, one direction a record; no apps, no names."""
+    NETFLOW_V9 = "netflow-v9"
+    """NetFlow v9 messages of a router beside the devices, one direction a record; no apps, no names."""
+    IPFIX = "ipfix"
+    """IPFIX messages of a router beside the devices, one direction a record; no apps, no names."""
     VPC_FLOW_LOGS = "vpc-flow-logs"
     """AWS VPC flow logs, version 2: one direction a record, times in seconds."""
     OCSF = "ocsf"
@@ -70,6 +75,8 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.SOCKET_POLLS: write_socket_polls,
     ExportFormat.SURICATA: write_suricata,
     ExportFormat.NFDUMP: write_nfdump,
+    ExportFormat.NETFLOW_V9: write_netflow_v9,
+    ExportFormat.IPFIX: write_ipfix,
     ExportFormat.VPC_FLOW_LOGS: write_vpc_flow_logs,
     ExportFormat.OCSF: write_ocsf_activity,
     ExportFormat.ECS: write_ecs,

@@ -23,7 +23,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 def write_nfdump(batches: Iterable[Batch], folder: Path) -> list[Path]:
     """`synthetic-nfdump.ndjson`: two records a flow, one a direction; times in UTC to the millisecond."""
     path = folder / "synthetic-nfdump.ndjson"
-    lines = (json.dumps(_nfdump(*record)) for record in _records(batches))
+    lines = (json.dumps(_nfdump(*record)) for record in one_directional(batches))
     return _written(path, lines)
 
 
@@ -32,7 +32,7 @@ def write_vpc_flow_logs(batches: Iterable[Batch], folder: Path) -> list[Path]:
     path = folder / "synthetic-vpc-flow-logs.log"
     ends = "srcaddr dstaddr srcport dstport protocol packets bytes start end"
     header = f"version account-id interface-id {ends} action log-status"
-    lines = (_vpc(*record) for record in _records(batches))
+    lines = (_vpc(*record) for record in one_directional(batches))
     return _written(path, lines, header)
 
 
@@ -46,7 +46,7 @@ def _written(path: Path, lines: Iterator[str], header: str = "") -> list[Path]:
     return [path]
 
 
-def _records(batches: Iterable[Batch]) -> Iterator[tuple[SensorFlow, End, End, int]]:
+def one_directional(batches: Iterable[Batch]) -> Iterator[tuple[SensorFlow, End, End, int]]:
     """Both directions of each flow, where bytes are known: the flow, who sends, who receives, when first."""
     for flow in sensor_flows(batches):
         if flow.source.wire is not None:
