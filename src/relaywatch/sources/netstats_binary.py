@@ -29,6 +29,8 @@ MOST_BYTES: Final = 32 << 20
 FILE_NAME: Final = re.compile(r"(?:uid|uid_tag|xt|dev)\.\d{1,20}-\d{0,20}", re.ASCII)
 """As FileRotator names its files; the one in use has no end."""
 BUCKETS_AT_ONCE: Final = 50_000
+MOST_BUCKETS: Final = 100_000
+"""Buckets of one history: 20 years of two hours, where Android keeps some months."""
 NEWEST_IDENTITY: Final = 8
 NETWORK_ID: Final = 3
 """Version of network identities from which a network's name follows the subscriber's."""
@@ -138,11 +140,11 @@ class _Buckets:
         self.at += 4
         return int(value)
 
-    def _count(self) -> int:
+    def _count(self, most: int = MOST_BYTES) -> int:
         """How many follow: each is at least a byte."""
         count = self._int()
-        if not 0 <= count <= len(self._content) - self.at:
-            raise _DamageError(f"a count of {count}, which the file cannot hold")
+        if not 0 <= count <= min(len(self._content) - self.at, most):
+            raise _DamageError(f"a count of {count}, which cannot be")
         return count
 
     def _identities(self) -> None:
@@ -200,7 +202,7 @@ class _Buckets:
 
     def _longs(self) -> list[int]:
         """An array of numbers of eight bytes."""
-        count = self._count()
+        count = self._count(MOST_BUCKETS)
         self.at += 8 * count
         return list(struct.unpack_from(f">{count}q", self._content, self.at - 8 * count))
 
@@ -208,7 +210,7 @@ class _Buckets:
         """An array of numbers of seven bits a byte, the lowest first; negative ones are -1."""
         values = []
         content, at = self._content, self.at + 4
-        for _ in range(self._count()):
+        for _ in range(self._count(MOST_BUCKETS)):
             value = content[at] & 0x7F
             shift = 7
             while content[at] & 0x80:
