@@ -77,15 +77,18 @@ def composed(traces: Sequence[Path]) -> Tables:
 
 
 def drawn(rng: random.Random, traces: Sequence[Path], apps: int) -> list[Path]:
-    """Traces at random of which no two accept sessions on one port, as no two apps of one phone can."""
+    """Traces at random of which no two have one uid or accept sessions on one port, as apps of one phone do not."""
     chosen: list[Path] = []
     ports: set[int] = set()
+    uids: set[int] = set()
     for trace in rng.sample(traces, len(traces)):
         flows = pl.read_csv(trace / "flows.csv", columns=["direction", "local_port"], infer_schema_length=None)
         own = set(flows.filter(pl.col("direction") == "in")["local_port"].to_list())
-        if len(chosen) < apps and not own & ports:
+        uid = json.loads((trace / "context.json").read_text(encoding="utf-8"))["uid"]
+        if len(chosen) < apps and not own & ports and uid not in uids:
             chosen.append(trace)
             ports |= own
+            uids.add(uid)
     return chosen
 
 
