@@ -410,10 +410,13 @@ def test_nothing_in_gives_nothing_out(tmp_path):
         (ExportFormat.PCAPDROID_PCAP, {"local_ip": None}, "both addresses"),
         (ExportFormat.PCAPDROID_PCAP, {"remote_port": None}, "both ports"),
         (ExportFormat.PCAPDROID_PCAP, {"protocol_num": 1}, "TCP or UDP"),
+        (ExportFormat.NETSTATS_BINARY, {"android_uid": None}, "the app's uid"),
+        (ExportFormat.NETSTATS_TEXT, {"android_uid": None}, "the app's uid"),
+        (ExportFormat.USAGESTATS, {}, "signals"),
     ],
 )
 def test_flows_that_the_format_cannot_carry_at_all_are_told_with_a_way_out(tmp_path, fmt, lacking, named):
-    parts = [label(), table("flows", [DIALLED | lacking, ACCEPTED | lacking]), volumes()]
+    parts = [label(), table("flows", [DIALLED | lacking, ACCEPTED | lacking])]
     with pytest.raises(ExportError, match=rf"none of the 2 flows .*{named}.*--to ndjson") as told:
         export(parts, fmt, tmp_path / "made")
     assert str(fmt) in str(told.value)

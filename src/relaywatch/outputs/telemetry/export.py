@@ -91,6 +91,9 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
 _NEEDS: Final = {
     ExportFormat.PCAPDROID_CSV: "both addresses",
     ExportFormat.PCAPDROID_PCAP: "TCP or UDP with both addresses and both ports",
+    ExportFormat.NETSTATS_BINARY: "the app's uid",
+    ExportFormat.NETSTATS_TEXT: "the app's uid",
+    ExportFormat.USAGESTATS: "signals beside it of what was in front, services, screen, keyguard or touches",
 }
 """What a flow needs to be carried by the formats that make a file only where a device has such a flow."""
 
