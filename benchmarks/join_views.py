@@ -1,11 +1,12 @@
 """Splits labelled traffic into what a phone and what a sensor would see, joins it back, and counts what is right.
 
-    python benchmarks/join_views.py LAB [--devices 40] [--apps 5] [--skew 2.0] [--json]
+    python benchmarks/join_views.py LAB [--devices 40] [--apps 5] [--skew 2.0] [--seed 0] [--json]
 
 LAB is a folder with traces/. Each device is `--apps` traces laid over each other at one address. The phone's side is
-written as intrusion logs (connects, name look-ups), socket tables polled every five seconds, package list and context;
-the sensor's as Zeek logs without app. The phone's clock is `--skew` seconds ahead. Printed: the share of the sensor's
-flows that get the right app, and how often the joined view's verdicts are those of Zeek's rows with the app in them.
+written as intrusion logs (connects, name look-ups), socket tables polled every five seconds, usagestats, netstats
+files, package list and getprop; the sensor's as Zeek logs without app. The phone's clock is `--skew` seconds ahead.
+Printed: the share of the sensor's flows that get the right app, how often the joined view's verdicts are those of
+Zeek's rows with the app in them, and which apps they differ for.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ class Counts:
     wrong: Counter[str] = field(default_factory=Counter)
     verdicts: Counter[tuple[str, str]] = field(default_factory=Counter)
     skews: list[float] = field(default_factory=list)
+    different: list[str] = field(default_factory=list)
 
 
 def composed(traces: Sequence[Path]) -> Tables:
@@ -75,15 +77,18 @@ def composed(traces: Sequence[Path]) -> Tables:
 
 
 def drawn(rng: random.Random, traces: Sequence[Path], apps: int) -> list[Path]:
-    """Traces at random of which no two accept sessions on one port, as no two apps of one phone can."""
+    """Traces at random of which no two have one uid or accept sessions on one port, as apps of one phone do not."""
     chosen: list[Path] = []
     ports: set[int] = set()
+    uids: set[int] = set()
     for trace in rng.sample(traces, len(traces)):
         flows = pl.read_csv(trace / "flows.csv", columns=["direction", "local_port"], infer_schema_length=None)
         own = set(flows.filter(pl.col("direction") == "in")["local_port"].to_list())
-        if len(chosen) < apps and not own & ports:
+        uid = json.loads((trace / "context.json").read_text(encoding="utf-8"))["uid"]
+        if len(chosen) < apps and not own & ports and uid not in uids:
             chosen.append(trace)
             ports |= own
+            uids.add(uid)
     return chosen
 
 
@@ -116,6 +121,8 @@ def phone_side(tables: Tables, skew_us: int, folder: Path) -> None:
     logs = folder / "intrusion_logs"
     export(batches(shown, "flows", "signals"), ExportFormat.INTRUSION_LOGS, logs)
     export(batches(shown, "flows", "signals"), ExportFormat.SOCKET_POLLS, folder)
+    export(batches(shown, "signals"), ExportFormat.USAGESTATS, folder)
+    export(batches(shown, "flows", "volumes", "signals"), ExportFormat.NETSTATS_BINARY, folder)
     (folder / "getprop.txt").write_text(f"[ro.serialno]: [{PHONE}]\n[persist.sys.timezone]: [UTC]\n")
     apps = tables["flows"].select("android_package", "android_uid").unique().drop_nulls().sort("android_uid")
     (folder / "packages.txt").write_text("".join(f"package:{name} uid:{uid}\n" for name, uid in apps.iter_rows()))
@@ -148,17 +155,20 @@ def lookups(flows: pl.DataFrame, like: pl.DataFrame) -> pl.DataFrame:
     return whole.select(like.columns)
 
 
-def measure(tables: Tables, skew_us: int, folder: Path, counts: Counts) -> None:
-    """One device: export both sides, join, compare."""
+def measure(tables: Tables, skew_us: int, name: str, folder: Path, counts: Counts) -> None:
+    """One device: export both sides, join, compare; name: of the device, for what differs."""
     export(batches(tables, "flows"), ExportFormat.ZEEK, folder / "sensor")
     phone_side(tables, skew_us, folder / "phone")
     export(batches(tables, "flows", "signals", "inventory"), ExportFormat.PARQUET, folder / "whole")
     joined = [folder / "sensor", folder / "phone"]
     _attribution(joined, tables["flows"], folder, counts)
-    found = {name: _verdicts(paths) for name, paths in (("joined", joined), ("whole", [folder / "whole"]))}
-    for app in tables["flows"]["android_package"].unique().to_list():
-        counts.verdicts[found["joined"].get(app, "none"), found["whole"].get(app, "none")] += 1
-    counts.verdicts["joined, unknown app", "-"] += sum(app is None for app in found["joined"])
+    seen, whole = _verdicts(joined), _verdicts([folder / "whole"])
+    for app in sorted(tables["flows"]["android_package"].unique().to_list()):
+        pair = seen.get(app, "none"), whole.get(app, "none")
+        counts.verdicts[pair] += 1
+        if pair[0] != pair[1]:
+            counts.different.append(f"{name}, {app}: {' / '.join(pair)}")
+    counts.verdicts["joined, unknown app", "-"] += sum(app is None for app in seen)
 
 
 def _verdicts(paths: Sequence[Path]) -> dict[str | None, str]:
@@ -204,16 +214,18 @@ def main() -> None:
     parser.add_argument("--devices", type=int, default=40)
     parser.add_argument("--apps", type=int, default=5)
     parser.add_argument("--skew", type=float, default=2.0)
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    rng = random.Random(0)  # noqa: S311  a sample, no secret
+    rng = random.Random(options.seed)  # noqa: S311  a sample, no secret
     traces = sorted(path for path in (options.lab / "traces").iterdir() if (path / "flows.csv").is_file())
     counts = Counts()
     for number in range(options.devices):
         sys.stderr.write(f"\rdevice {number + 1} of {options.devices}")
         with tempfile.TemporaryDirectory() as folder:
-            tables = composed(drawn(rng, traces, options.apps))
-            measure(tables, round(options.skew * 1e6), Path(folder), counts)
+            chosen = drawn(rng, traces, options.apps)
+            name = f"device {number + 1} ({' '.join(trace.name for trace in chosen)})"
+            measure(composed(chosen), round(options.skew * 1e6), name, Path(folder), counts)
     sys.stderr.write("\n")
     report(counts, as_json=options.json)
 
@@ -230,6 +242,7 @@ def report(counts: Counts, *, as_json: bool) -> None:
         "wrong": dict(counts.wrong.most_common()),
         "same_verdict": same / compared,
         "verdicts": {f"{joined} / {whole}": count for (joined, whole), count in counts.verdicts.most_common()},
+        "different": counts.different,
         "skew_s": {"least": min(counts.skews), "most": max(counts.skews)} if counts.skews else None,
     }
     if as_json:
@@ -243,6 +256,8 @@ def report(counts: Counts, *, as_json: bool) -> None:
     print(f"verdicts of the joined view / of the whole one: the same for {same} of {compared} apps")
     for pair, count in result["verdicts"].items():
         print(f"  {count:4d}  {pair}")
+    for line in counts.different:
+        print(f"  different: {line}")
     print(f"skew found: {result['skew_s']}")
 
 

@@ -18,8 +18,11 @@ from relaywatch.outputs.telemetry import ExportFormat, export
 
 ROWS: Final = 50_000
 START_US: Final = 1_767_225_600_000_000
-NOT_LINES: Final = {"parquet", "pcapdroid-pcap", "perfetto", "netstats-binary", "netflow-v9", "ipfix", "socket-polls"}
-"""Export formats whose records are not lines."""
+NOT_LINES: Final = {
+    "parquet", "pcapdroid-pcap", "perfetto", "netstats-binary", "netstats-text", "netflow-v9", "ipfix", "socket-polls",
+    "usagestats",
+}  # fmt: skip
+"""Export formats whose records are not lines, or not of flows."""
 INVENTORIES: Final = {"inventory-csv", "dhcp-leases"}
 """Export formats that carry the inventory only: small context, without a bar."""
 DEVICES: Final = {"pcapdroid-csv": 1, "intrusion-logs": 1, "management-api": 5_000}

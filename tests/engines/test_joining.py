@@ -190,6 +190,20 @@ class TestOneView:
         assert {"sensor.log", "connects.log"} <= cited
         assert {source.format for source in finding.sources} == {"sensor", "phone"}
 
+    def test_a_finding_says_how_its_legs_came_to_their_app(self):
+        whole = listener_relay(np.random.default_rng(3), listening(Recorder(see_volumes=False))).batches()
+        (finding,) = hunted_views({"sensor": sensor(whole), "phone": phone(whole)}).findings
+        (told,) = (fact for fact in finding.context if fact.name == "app identity")
+        dialled = finding.bridges  # the phone's log has no accepted session
+        legs = int(told.value)
+        assert told.statement == (
+            f"the app of {legs} legs: {dialled} by another source's record of the connection, "
+            f"{legs - dialled} by inference, as no other app fits"
+        )
+        assert legs > dialled
+        (alone,) = found(whole)
+        assert "app identity" not in {fact.name for fact in alone.context}
+
     def test_the_order_of_the_sources_changes_nothing(self):
         whole = pooled_relay(np.random.default_rng(5), Recorder(see_volumes=False)).batches()
         views = {"sensor": sensor(whole), "phone": phone(whole, 2.0), "other": without(whole, "volumes")}

@@ -8,6 +8,8 @@ from relaywatch.identity.matching import Side, match
 
 TIMES = st.lists(st.tuples(st.integers(0, 3), st.floats(0, 100)), max_size=25)
 
+BURST = st.lists(st.tuples(st.integers(0, 1), st.floats(0, 2)), min_size=8, max_size=25)
+
 
 def side(rows, *, lasting=None, first_seen=False):
     keys = np.array([key for key, _ in rows], np.int64)
@@ -36,6 +38,14 @@ def test_a_rival_is_counted():
     assert found.rivals.tolist() == [1]
 
 
+def test_a_burst_to_one_endpoint_meets_in_full_though_the_near_ones_are_taken():
+    connects = [10.004, 10.0045, 10.005, 10.0055, 10.02]
+    packets = [10.0, 10.001, 10.002, 10.003, 10.0035]
+    found = match(side([(1, time) for time in connects]), side([(1, time) for time in packets]), 0.25)
+    assert sorted(found.left.tolist()) == sorted(found.right.tolist()) == list(range(5))
+    assert (found.rivals > 0).all()
+
+
 def test_a_socket_table_meets_the_connection_that_was_open():
     snapshot = side([(1, 50.0)], first_seen=True)
     flows = side([(1, 10.0), (1, 48.0)], lasting=5.0)
@@ -51,6 +61,15 @@ def test_every_match_is_a_pair_of_equal_endpoint_within_the_tolerance_and_each_r
     for one, other in pairs(found):
         assert left[one][0] == right[other][0]
         assert abs(left[one][1] - right[other][1]) <= tolerance
+
+
+@given(left=BURST, right=BURST, tolerance=st.floats(0.01, 5))
+def test_no_two_records_that_could_have_met_are_both_left_alone(left, right, tolerance):
+    found = match(side(left), side(right), tolerance)
+    alone = [set(range(len(rows))) - set(met.tolist()) for rows, met in ((left, found.left), (right, found.right))]
+    for one in alone[0]:
+        for other in alone[1]:
+            assert left[one][0] != right[other][0] or abs(left[one][1] - right[other][1]) > tolerance
 
 
 @given(rows=TIMES)

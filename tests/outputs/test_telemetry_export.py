@@ -4,6 +4,7 @@ from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from relaywatch.model.errors import ExportError
 from relaywatch.model.quarantine import Quarantine
-from relaywatch.model.schemas import Direction, Observability
+from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.outputs.telemetry import ExportFormat, export
 from relaywatch.outputs.telemetry.device_files import device_file
@@ -259,7 +260,11 @@ def test_a_devices_name_cannot_lead_out_of_the_folder(tmp_path, device):
     path.write_text("")
 
 
-WITHOUT_FLOWS = {ExportFormat.INVENTORY_CSV, ExportFormat.DHCP_LEASES}
+WITHOUT_FLOWS = {
+    ExportFormat.INVENTORY_CSV, ExportFormat.DHCP_LEASES, ExportFormat.NETSTATS_BINARY, ExportFormat.NETSTATS_TEXT,
+    ExportFormat.USAGESTATS,
+}  # fmt: skip
+NETSTATS = (ExportFormat.NETSTATS_BINARY, ExportFormat.NETSTATS_TEXT)
 
 
 @given(
@@ -277,7 +282,163 @@ def test_hostile_text_breaks_no_format(tmp_path, text, fmt):
     assert len(rows) == 1
 
 
+def signals(*told):
+    """(kind, begin s after START's second, end, package, uid, detail) of phone-7."""
+    second = START.replace(microsecond=0)
+    return table(
+        "signals",
+        [
+            {
+                "device_uid": "phone-7", "kind": int(kind), "android_package": package, "android_uid": uid,
+                "start_time": second + timedelta(seconds=start), "detail": detail,
+                "end_time": None if end is None else second + timedelta(seconds=end), "observability": 1,
+                "position": at,
+            }
+            for at, (kind, start, end, package, uid, detail) in enumerate(told, 1)
+        ],
+    )  # fmt: skip
+
+
+def whole(rows, folder, fmt):
+    """Whole-uid volumes after writing and reading, with the provenance left aside."""
+    export(rows, fmt, folder)
+    names = (*WHO[:1], "android_uid", "android_set", "start_time", "duration_us", *BYTES, "packets_out", "packets_in")
+    return [{name: row[name] for name in names} for row in read(folder, device="phone-7")["volumes"]]
+
+
+UID_BUCKET = {
+    "device_uid": "phone-7", "android_uid": 10123, "android_set": "foreground",
+    "start_time": datetime(2024, 10, 5, 8, 0, 0, 0, UTC), "duration_us": 7_200_000_000, "bytes_out": 5_000_000_000,
+    "bytes_in": 0, "packets_out": 4_000_000, "packets_in": 0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fmt", NETSTATS)
+def test_netstats_carries_a_uids_buckets_as_they_are(tmp_path, fmt):
+    buckets = [
+        UID_BUCKET,
+        UID_BUCKET | {"android_set": "background", "android_uid": -5},
+        UID_BUCKET | {"duration_us": 3_600_000_000, "android_uid": 1_010_123, "android_set": "vpn_in"},
+        UID_BUCKET | {"start_time": datetime(2024, 10, 6, 9, 30, 0, 0, UTC), "bytes_in": 127, "packets_in": 1},
+    ]
+    rows = [bucket | {"position": at} for at, bucket in enumerate(buckets)]
+    unseen = rows[0] | {"android_uid": None, "android_package": "com.example.app"}
+    found = whole([table("volumes", [*rows, unseen]), table("flows", [DIALLED]), volumes()], tmp_path, fmt)
+    order = ("android_uid", "android_set", "start_time")
+    assert found == sorted(buckets, key=lambda bucket: [bucket[name] for name in order])
+    (path,) = (path for path in tmp_path.rglob("*") if path.is_file())
+    assert b"synthetic" in path.read_bytes()
+    assert "synthetic" in str(path.relative_to(tmp_path))
+
+
+@pytest.mark.parametrize("fmt", NETSTATS)
+def test_netstats_adds_up_flows_by_two_hours_and_by_what_was_in_front(tmp_path, fmt):
+    front = signals(
+        (SignalKind.FOREGROUND_UI, 1, 3, None, 10123, None), (SignalKind.FOREGROUND_UI, 2, 4, None, 10123, None)
+    )
+    without_volumes = ACCEPTED | {"end_time": START + timedelta(hours=2), "packets_out": None, "packets_in": None}
+    found = whole([table("flows", [DIALLED, without_volumes]), volumes(), front], tmp_path, fmt)
+    expected = {"packets_out": 0, "packets_in": 0, "duration_us": 7_200_000_000}
+    told = [
+        ("background", 10, 4_000, 48_765),
+        ("background", 12, 3_000, 500),
+        ("foreground", 10, 321, 50_000),
+    ]
+    begins = {hour: START.replace(hour=hour, microsecond=0) for hour in (10, 12)}
+    assert found == [
+        UID_BUCKET
+        | expected
+        | {"android_set": kind, "start_time": begins[hour], "bytes_out": out, "bytes_in": received}
+        for kind, hour, out, received in told
+    ]
+
+
+def test_the_netstats_file_is_named_by_its_time_and_replaces_the_last_one(tmp_path):
+    for hour in (8, 10):
+        bucket = UID_BUCKET | {"start_time": datetime(2024, 10, 5, hour, tzinfo=UTC), "position": 1}
+        (path,) = export([table("volumes", [bucket])], ExportFormat.NETSTATS_BINARY, tmp_path)
+    assert path.name == "uid.1728122400000-1728129600000"
+    assert list(path.parent.iterdir()) == [path]
+
+
+USAGE = [
+    (SignalKind.FOREGROUND_UI, 10, 70, "com.example.app", 10123, None),
+    (SignalKind.FOREGROUND_UI, 90, None, "com.example.app", 10123, None),
+    (SignalKind.FOREGROUND_SERVICE, 0, 300, "com.example.other", 1_010_124, None),
+    (SignalKind.SCREEN_ON, 5, 100, None, None, None),
+    (SignalKind.KEYGUARD_LOCKED, 100, 200, None, None, None),
+    (SignalKind.USER_INTERACTION, 12, None, "com.example.app", 10123, None),
+    (SignalKind.USER_INTERACTION, 14, None, "com.example.app", 10123, None),
+]
+
+
+def usage(folder):
+    """What usage_stats tells after writing and reading: kind, begin and end in s, package."""
+    second = START.replace(microsecond=0)
+    return {
+        (
+            SignalKind(row["kind"]),
+            (row["start_time"] - second).total_seconds(),
+            row["end_time"] and (row["end_time"] - second).total_seconds(),
+            row["android_package"],
+        )
+        for row in read(folder)["signals"]
+    }
+
+
+def test_usagestats_carries_what_was_in_front_services_screen_keyguard_and_touches(tmp_path):
+    watched = (SignalKind.CAPTURE, -60, 400, None, None, "FOREGROUND_UI SCREEN_ON")
+    paths = export([signals(*USAGE, watched)], ExportFormat.USAGESTATS, tmp_path)
+    assert [str(path.relative_to(tmp_path)) for path in paths] == [
+        "synthetic-phone-7/getprop.txt",
+        "synthetic-phone-7/usagestats.txt",
+    ]
+    assert paths[1].read_text().startswith("# synthetic")
+    found = usage(tmp_path)
+    assert found >= {told[:4] for told in USAGE}
+    assert (SignalKind.CAPTURE, -60, 400, None) in found
+    assert {row["device_uid"] for row in read(tmp_path)["signals"]} == {"phone-7"}
+    listed = paths[1].read_text()
+    assert listed.index("user=10") < listed.index("package=com.example.other")
+
+
+def test_what_several_apps_say_of_the_screen_is_one_interval(tmp_path):
+    screens = [
+        (SignalKind.SCREEN_ON, start, end, app, 10123, None) for start, end, app in [(0, 50, "a"), (40, 80, "b")]
+    ]
+    export([signals(*screens)], ExportFormat.USAGESTATS, tmp_path)
+    assert {told for told in usage(tmp_path) if told[0] is SignalKind.SCREEN_ON} == {
+        (SignalKind.SCREEN_ON, 0, 80, None)
+    }
+
+
+def test_usagestats_reaches_a_day_back(tmp_path):
+    old = (SignalKind.USER_INTERACTION, 0, None, "com.example.old", 10123, None)
+    since = (SignalKind.FOREGROUND_UI, 100, 90_000, "com.example.app", 10123, None)
+    export([signals(old, since)], ExportFormat.USAGESTATS, tmp_path)
+    # The heading, which says since when, is written to the minute.
+    (told,) = (told for told in usage(tmp_path) if told[0] is not SignalKind.CAPTURE)
+    assert (told[0], told[2], told[3]) == (SignalKind.FOREGROUND_UI, 90_000, "com.example.app")
+    assert 90_000 - 86_400 - 60 < told[1] <= 90_000 - 86_400
+
+
+@given(text=st.text(st.characters(codec="utf-8"), max_size=20))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_hostile_text_adds_no_line_to_usagestats(tmp_path, text):
+    for old in tmp_path.glob("*/*"):
+        old.unlink()
+    hostile = [(kind, 1, 2, text, 10123, text) for kind in SignalKind]
+    rows = signals(*hostile, (SignalKind.USER_INTERACTION, 3, None, "com.example.app", 10123, None))
+    renamed = rows.rows.set_column(0, "device_uid", pa.array([text or "x"] * len(rows.rows)).dictionary_encode())
+    export([Batch("signals", renamed.cast(rows.rows.schema))], ExportFormat.USAGESTATS, tmp_path)
+    found = read(tmp_path, device="phone-7")["signals"]
+    interactions = {row["android_package"] for row in found if row["kind"] == SignalKind.USER_INTERACTION}
+    assert interactions - {text} == {"com.example.app"}
+
+
 def test_nothing_in_gives_nothing_out(tmp_path):
+    for fmt in (*NETSTATS, ExportFormat.USAGESTATS):
+        assert export([], fmt, tmp_path) == []
     assert export([], ExportFormat.PARQUET, tmp_path) == []
     assert export([], ExportFormat.PCAPDROID_CSV, tmp_path) == []
     assert export([], ExportFormat.PCAPDROID_PCAP, tmp_path) == []
@@ -291,10 +452,13 @@ def test_nothing_in_gives_nothing_out(tmp_path):
         (ExportFormat.PCAPDROID_PCAP, {"local_ip": None}, "both addresses"),
         (ExportFormat.PCAPDROID_PCAP, {"remote_port": None}, "both ports"),
         (ExportFormat.PCAPDROID_PCAP, {"protocol_num": 1}, "TCP or UDP"),
+        (ExportFormat.NETSTATS_BINARY, {"android_uid": None}, "the app's uid"),
+        (ExportFormat.NETSTATS_TEXT, {"android_uid": None}, "the app's uid"),
+        (ExportFormat.USAGESTATS, {}, "signals"),
     ],
 )
 def test_flows_that_the_format_cannot_carry_at_all_are_told_with_a_way_out(tmp_path, fmt, lacking, named):
-    parts = [label(), table("flows", [DIALLED | lacking, ACCEPTED | lacking]), volumes()]
+    parts = [label(), table("flows", [DIALLED | lacking, ACCEPTED | lacking])]
     with pytest.raises(ExportError, match=rf"none of the 2 flows .*{named}.*--to ndjson") as told:
         export(parts, fmt, tmp_path / "made")
     assert str(fmt) in str(told.value)

@@ -16,7 +16,7 @@ import polars as pl
 
 from relaywatch.detection.columns import Flags
 from relaywatch.engines.names import text_keys
-from relaywatch.engines.records import Records, Registry
+from relaywatch.engines.records import APP_INFERRED, Records, Registry
 from relaywatch.model.schemas import Direction, SignalKind
 
 SLACK_US: Final = 60_000_000
@@ -89,6 +89,7 @@ def _take(flows: Records, hidden: Flags, candidates: pl.DataFrame, reason: str) 
     single = by_row.filter(pl.col("apps") == 1)
     rows = single["row"].to_numpy()
     flows["app"][rows] = single["app"].to_numpy()
+    flows["seen"][rows] |= np.uint8(APP_INFERRED)
     hidden[rows] = False
     counted = Counter({reason: len(rows)})
     if reason == BY_ENDPOINT:

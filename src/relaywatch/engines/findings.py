@@ -56,7 +56,15 @@ from relaywatch.engines.arrangement import US
 from relaywatch.engines.balance import balance_bins
 from relaywatch.engines.cases import Case
 from relaywatch.engines.contacts import NAMED_SHARE, contacts_of
-from relaywatch.engines.records import NO_UID, SEEN_BYTES, SEEN_DIRECTION, AppKey, Records
+from relaywatch.engines.records import (
+    APP_INFERRED,
+    APP_MATCHED,
+    NO_UID,
+    SEEN_BYTES,
+    SEEN_DIRECTION,
+    AppKey,
+    Records,
+)
 from relaywatch.engines.surroundings import surroundings_of
 from relaywatch.engines.unseen import not_observable
 from relaywatch.enrichment.loading import Enrichment
@@ -310,12 +318,22 @@ class Draft:
         lateral = len({who for who, row in zip(self.spread.parties, self.lateral.tolist(), strict=True) if row})
         facts = [
             *([lateral_fact(lateral)] if lateral else []),
+            *self._app_facts(),
             *context_facts(self.around, self.start[self.bridges.target], self.settings),
             organisations_fact(self.organisations),
             lookup_fact(near if seen or near else None),
             indicator_fact(matches if seen or matches else None),
         ]
         return {fact.name: fact for fact in facts}
+
+    def _app_facts(self) -> Iterator[Fact]:
+        """How legs came to their app, where a record of their own does not name it."""
+        seen = np.concatenate([self.clients, self.targets])["seen"]
+        matched, inferred = (int(((seen & bit) > 0).sum()) for bit in (APP_MATCHED, APP_INFERRED))
+        ways = {"another source's record of the connection": matched, "inference, as no other app fits": inferred}
+        told = ", ".join(f"{count} by {way}" for way, count in ways.items() if count)
+        if told:
+            yield Fact("app identity", float(matched + inferred), "legs", f"the app of {len(seen)} legs: {told}")
 
     def _connects(self) -> Floats:
         """When the relay came up, s: its first bridge, and each link that was dialled to a gateway."""

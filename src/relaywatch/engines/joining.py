@@ -20,6 +20,7 @@ import polars as pl
 from relaywatch.detection.columns import Flags, Ints
 from relaywatch.engines.attribution import Attributed, attribute
 from relaywatch.engines.records import (
+    APP_MATCHED,
     FIRST_SEEN,
     NO_UID,
     NOT_KNOWN,
@@ -364,6 +365,7 @@ class _Device:
         flows = self.flows
         shown = self.hidden[right] & ~self.hidden[left]
         flows["app"][right[shown]] = flows["app"][left[shown]]
+        flows["seen"][right[shown]] |= np.uint8(APP_MATCHED)
         self.hidden[right[shown]] = False
         told = ~self.hidden[right] & ~self.hidden[left] & (flows["app"][right] != flows["app"][left])
         self._both.append(np.stack([flows["app"][left[told]], flows["app"][right[told]]], axis=1))

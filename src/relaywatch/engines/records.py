@@ -83,6 +83,10 @@ SEEN_BYTES: Final = 2
 SEEN_NAME: Final = 4
 FIRST_SEEN: Final = 8
 """The flow's start is when it was first seen open."""
+APP_MATCHED: Final = 16
+"""The flow's app is that of another source's record of the same connection."""
+APP_INFERRED: Final = 32
+"""No record says the flow's app: exactly one fits."""
 NOT_KNOWN: Final = -1
 NO_UID: Final = -(2**31)
 NO_APP: Final = ""

@@ -16,6 +16,8 @@ ROUNDS: Final = 32
 """Rounds of mutual choice; each leaves at most as many rivals as connections to one endpoint within the tolerance."""
 RIVALS: Final = 4
 """Neighbours in time that are looked at on each side."""
+PASSES: Final = 16
+"""Times that what is left is looked at again: neighbours that all were taken may hide one a little further away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,30 @@ def match(left: Side, right: Side, tolerance: float) -> Matches:
 
     A row that is only first seen matches any connection that was open then.
     """
+    rest_left, rest_right = np.arange(len(left.key)), np.arange(len(right.key))
     candidates = _candidates(left, right, tolerance)
-    pair_left, pair_right, distance = candidates
-    rivals = np.bincount(pair_right, minlength=len(right.key))
-    taken_left: Flags = np.zeros(len(left.key), bool)
-    taken_right: Flags = np.zeros(len(right.key), bool)
+    fitting = np.bincount(candidates[1], minlength=len(right.key))
+    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.int64))]
+    for earlier in range(PASSES):
+        one, other, distance = _mutual(*candidates, len(rest_left), len(rest_right))
+        if not len(one):
+            break
+        # What is matched late had neighbours that others took: any of those could have been it.
+        others = np.maximum(fitting[rest_right[other]] - 1, min(earlier, 1))
+        found.append((rest_left[one], rest_right[other], distance, others))
+        rest_left, rest_right = np.delete(rest_left, one), np.delete(rest_right, other)
+        candidates = _candidates(_part(left, rest_left), _part(right, rest_right), tolerance)
+    return Matches(*(np.concatenate(column) for column in zip(*found, strict=True)))
+
+
+def _part(side: Side, rows: Ints) -> Side:
+    return Side(side.key[rows], side.start[rows], side.end[rows], side.first_seen[rows])
+
+
+def _mutual(pair_left: Ints, pair_right: Ints, distance: Floats, lefts: int, rights: int) -> tuple[Ints, Ints, Floats]:
+    """Of candidate pairs in order of distance, those that are each other's nearest, then of what these leave."""
+    taken_left: Flags = np.zeros(lefts, bool)
+    taken_right: Flags = np.zeros(rights, bool)
     chosen: list[Ints] = []
     alive = np.arange(len(pair_left))
     for _ in range(ROUNDS):
@@ -77,7 +98,7 @@ def match(left: Side, right: Side, tolerance: float) -> Matches:
         taken_right[pair_right[mutual]] = True
         chosen.append(mutual)
     rows = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
-    return Matches(pair_left[rows], pair_right[rows], distance[rows], rivals[pair_right[rows]] - 1)
+    return pair_left[rows], pair_right[rows], distance[rows]
 
 
 def _spans(left: Side, right: Side) -> tuple[Ints, Ints, Ints, Ints]:

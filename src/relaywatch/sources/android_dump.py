@@ -27,6 +27,7 @@ from relaywatch.sources.androidqf import AndroidQfPackages
 from relaywatch.sources.compression import content_of, open_content
 from relaywatch.sources.intrusion_logs import IntrusionLogs
 from relaywatch.sources.lines import shown
+from relaywatch.sources.netstats_binary import FILE_NAME, NetstatsBinary
 from relaywatch.sources.reading import HEAD_BYTES, FileReader, Head, Reading
 
 MOST_MEMBERS: Final = 20_000
@@ -35,7 +36,7 @@ INNER_ZIP_BYTES: Final = 1 << 30
 DEEPEST_ZIP: Final = 1
 """Archives within archives that are opened: an AndroidQF acquisition holds its bug report as one."""
 SNIFFED_BYTES: Final = 16_384
-_MEMBER_READERS: Final[tuple[FileReader, ...]] = (IntrusionLogs(), AndroidQfPackages())
+_MEMBER_READERS: Final[tuple[FileReader, ...]] = (IntrusionLogs(), AndroidQfPackages(), NetstatsBinary())
 """Other formats within an acquisition."""
 
 
@@ -135,7 +136,7 @@ class AndroidFolder:
 
     @staticmethod
     def members(folder: Path) -> frozenset[Path]:
-        """The dump texts, package lists and intrusion logs of a folder and those in it, if getprop says which phone."""
+        """The dump texts and other formats of a folder and those in it, if getprop says which phone."""
         found = dict(_heads(folder))
         texts = {path for path, head in found.items() if AndroidText.fits(head)}
         if not any(found[path].content.lstrip().startswith(b"[") for path in texts):
@@ -151,7 +152,7 @@ class AndroidFolder:
 
 
 def _plain_files(folder: Path) -> list[Path]:
-    """Files of the folder, and of the folders in it, that may be text; only where one of its own may be getprop's."""
+    """A dump's files, as it seems, in the folder and the folders in it; none where no own one may be getprop's."""
     own = _listed(folder)
     if not any(path.name.startswith("getprop") for path in own):
         return []
@@ -165,7 +166,7 @@ def _plain_files(folder: Path) -> list[Path]:
 
 
 def _heads(folder: Path) -> Iterator[tuple[Path, Head]]:
-    """The files that may be text, with their first bytes; damaged ones are left to be told elsewhere."""
+    """The files that may be a dump's, with their first bytes; damaged ones are left to be told elsewhere."""
     for path in _plain_files(folder):
         try:
             yield path, _File(str(path), path).head()
@@ -179,7 +180,8 @@ def _listed(folder: Path) -> list[Path]:
     except OSError:
         return []
     kept = [path for path in entries if not path.name.startswith(".") and not path.is_symlink() and path.is_file()]
-    return [path for path in kept if path.suffix.lower() in {".txt", ".json", ".log", ""}]
+    texts = {".txt", ".json", ".log", ""}
+    return [path for path in kept if path.suffix.lower() in texts or FILE_NAME.fullmatch(path.name)]
 
 
 def _members(holder: Path | BinaryIO, outer: tuple[str, ...], path: Path, reading: Reading, depth: int) -> list[_File]:

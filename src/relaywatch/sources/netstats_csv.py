@@ -1,8 +1,9 @@
 """netstats buckets as CSV: what each uid sent and received in two hours, in the background and in front.
 
-Columns: device, uid, set (0 background, 1 foreground), net_type, roaming, metered, bucket_start_s, bucket_s, rx_bytes,
-rx_pkts, tx_bytes, tx_pkts; a derived form of AOSP's NetworkStatsCollection, one row a bucket. Whole-uid volumes: no
-connection is known. uid -5 is tethering, a benign relay, and stays a uid of its own; -4 is apps that were removed.
+Columns: device, uid, set (0 background, 1 foreground, 1001 and 1002 into and out of a VPN), net_type, roaming, metered,
+bucket_start_s, bucket_s, rx_bytes, rx_pkts, tx_bytes, tx_pkts; a derived form of AOSP's NetworkStatsCollection, one row
+a bucket. Whole-uid volumes: no connection is known. uid -5 is tethering, a benign relay, and stays a uid of its own; -4
+is apps that were removed.
 """
 
 from __future__ import annotations
@@ -14,18 +15,21 @@ from typing import BinaryIO, ClassVar, Final
 import polars as pl
 
 from relaywatch.model.errors import SourceError
+from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.columns import LAST_SECOND, column, text
 from relaywatch.sources.lines import Block, counted_blocks, delimited, typed
+from relaywatch.sources.netstats_text import LAST_UID, PACKET_BYTES
 from relaywatch.sources.reading import Head, Reading
 
 SKEW_BOUND_S: Final = 2.0
 LONGEST_S: Final = 40 * 86_400
 COLUMNS: Final = ("device", "uid", "set", "bucket_start_s", "bucket_s", "rx_bytes", "rx_pkts", "tx_bytes", "tx_pkts")
 _KINDS: Final[dict[str, type[pl.DataType]]] = {"uid": pl.Int32, **dict.fromkeys(COLUMNS[2:], pl.Int64)}
-_SETS: Final = {0: "background", 1: "foreground"}
-PACKET_BYTES: Final = 40
-"""Headers of a TCP packet over IPv4: netstats counts IP bytes."""
+_SETS: Final = {0: "background", 1: "foreground", 1001: "vpn_in", 1002: "vpn_out"}
+_COUNTS: Final = COLUMNS[5:]
+MOST_COUNTED: Final = 10**17
+"""Bytes or packets of one bucket: more is damage."""
 
 
 class NetstatsCsv:
@@ -51,9 +55,11 @@ class NetstatsCsv:
             before = reading.quarantine.total
             frame = delimited(block, header, ",", path, reading.quarantine, used=COLUMNS)
             reading.tally.met(frame.height + reading.quarantine.total - before)
-            kept = _sound(typed(frame, _KINDS, path, reading.quarantine, required=COLUMNS), path, reading)
+            buckets = typed(frame, _KINDS, path, reading.quarantine, required=COLUMNS)
+            buckets = buckets.rename({"bucket_start_s": "start", "bucket_s": "length"})
+            kept = sound_buckets(buckets, 1, path, "line", reading.quarantine)
             if kept.height:
-                found = [_volumes(kept, reading.device, path)]
+                found = [bucket_volumes(kept, 1, reading.device, path)]
                 reading.tally.gave(found)
                 yield from found
 
@@ -62,24 +68,30 @@ def _header(line: bytes) -> list[str]:
     return line.decode("utf-8", "replace").strip().split(",")
 
 
-def _sound(frame: pl.DataFrame, path: Path, reading: Reading) -> pl.DataFrame:
-    """The buckets with a time, a length and counts that can be; the others go to quarantine."""
-    counts = pl.all_horizontal(pl.col(name) >= 0 for name in COLUMNS[5:])
-    begin = pl.col("bucket_start_s").is_between(0, LAST_SECOND)
-    good = frame.select(
-        ok=counts & begin & pl.col("bucket_s").is_between(1, LONGEST_S) & pl.col("set").is_in(list(_SETS))
-    )["ok"]
+def sound_buckets(frame: pl.DataFrame, per_second: int, path: Path, place: str, quarantine: Quarantine) -> pl.DataFrame:
+    """The buckets with a uid, a time, a length and counts that can be; the others go to quarantine.
+
+    Columns: uid, set (numbers of AOSP's NetworkStats), start and length (`per_second` of them a second, since epoch),
+    rx_bytes, rx_pkts, tx_bytes, tx_pkts, and position, which is named by `place`.
+    """
+    counts = pl.all_horizontal(pl.col(name).is_between(0, MOST_COUNTED) for name in _COUNTS)
+    begin = pl.col("start").is_between(0, LAST_SECOND * per_second)
+    length = pl.col("length").is_between(1, LONGEST_S * per_second)
+    uid = pl.col("uid").is_between(-LAST_UID, LAST_UID)
+    good = frame.select(ok=counts & begin & length & uid & pl.col("set").is_in(list(_SETS)))["ok"]
     for position in frame.filter(~good)["position"].to_list():
-        reading.quarantine.add(
-            str(path), f"line {position}", "a bucket with a time, length, set or count that cannot be"
+        quarantine.add(
+            str(path), f"{place} {position}", "a bucket with a uid, time, length, set or count that cannot be"
         )
     return frame.filter(good)
 
 
-def _volumes(frame: pl.DataFrame, device: str, path: Path) -> Batch:
+def bucket_volumes(frame: pl.DataFrame, per_second: int, device: str, path: Path) -> Batch:
+    """Whole-uid volumes of sound buckets; device: empty where the column of that name says it."""
+    unit = 1_000_000 // per_second
     derived = frame.select(
-        (pl.col("bucket_start_s") * 1_000_000).alias("start"),
-        (pl.col("bucket_s") * 1_000_000).alias("length"),
+        (pl.col("start") * unit).alias("start"),
+        (pl.col("length") * unit).alias("length"),
         (pl.col("tx_bytes") - pl.col("tx_pkts") * PACKET_BYTES).clip(0).alias("out"),
         (pl.col("rx_bytes") - pl.col("rx_pkts") * PACKET_BYTES).clip(0).alias("in"),
         pl.col("set").replace_strict(_SETS, return_dtype=pl.String).alias("set"),

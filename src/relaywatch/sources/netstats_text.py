@@ -20,6 +20,7 @@ from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.reading import Reading
 
 PACKET_BYTES: Final = 40
+"""Headers of a TCP packet over IPv4: netstats counts IP bytes."""
 LAST_UID: Final = 2**31 - 1
 MOST_ROWS: Final = 1_000_000
 LONGEST_US: Final = 40 * 86_400 * 1_000_000
@@ -40,8 +41,8 @@ _SETS: Final = {
     "0": "background", "1": "foreground",
 }  # fmt: skip
 _RECORD: Final = re.compile(r"\s*(?:st=|bucketStart=)|b,\d")
-_TAGGED: Final = "a tagged part of a uid's traffic"
-_OTHER: Final = "traffic of an interface, not of a uid"
+TAGGED: Final = "a tagged part of a uid's traffic"
+OTHER: Final = "traffic of an interface, not of a uid"
 
 
 def netstats(section: Section, context: DumpContext, reading: Reading) -> Iterator[Batch]:
@@ -59,9 +60,9 @@ def netstats(section: Section, context: DumpContext, reading: Reading) -> Iterat
                 section.source, f"line {number}", "no bucket as netstats writes it, or without its uid"
             )
         elif not state.of_uid:
-            reading.tally.left(_OTHER, 1)
+            reading.tally.left(OTHER, 1)
         elif state.tag:
-            reading.tally.left(_TAGGED, 1)
+            reading.tally.left(TAGGED, 1)
         elif rows.count >= MOST_ROWS:
             reading.tally.left(f"a bucket beyond the first {MOST_ROWS}", 1)
         else:

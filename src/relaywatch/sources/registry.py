@@ -23,6 +23,7 @@ from relaywatch.sources.management_api import ManagementUsageLogs
 from relaywatch.sources.management_inventory import ManagementInventory
 from relaywatch.sources.netflow_export import NetflowExport
 from relaywatch.sources.netflow_json import NetflowJson
+from relaywatch.sources.netstats_binary import NetstatsBinary
 from relaywatch.sources.netstats_csv import NetstatsCsv
 from relaywatch.sources.nfdump_json import NfdumpJson
 from relaywatch.sources.ocsf_events import OcsfNdjson, OcsfParquet
@@ -48,6 +49,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     OcsfParquet(),
     CanonicalParquet(),
     NetflowExport(),
+    NetstatsBinary(),
     CanonicalNdjson(),
     SuricataEve(),
     OcsfNdjson(),

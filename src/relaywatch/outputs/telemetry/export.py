@@ -16,11 +16,13 @@ from relaywatch.outputs.telemetry.intrusion_log_files import write_intrusion_log
 from relaywatch.outputs.telemetry.inventory_csv import write_inventory_csv
 from relaywatch.outputs.telemetry.lake_events import write_ecs, write_ocsf_activity
 from relaywatch.outputs.telemetry.management_logs import write_management_api
+from relaywatch.outputs.telemetry.netstats_files import write_netstats_binary, write_netstats_text
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
 from relaywatch.outputs.telemetry.socket_polls import write_socket_polls
 from relaywatch.outputs.telemetry.suricata_eve import write_suricata
+from relaywatch.outputs.telemetry.usage_events import write_usagestats
 from relaywatch.outputs.telemetry.zeek_logs import write_zeek
 
 
@@ -47,6 +49,12 @@ class ExportFormat(StrEnum):
     """The Android Management API's usage logs: connects, name look-ups, process starts, keyguard; with the app."""
     SOCKET_POLLS = "socket-polls"
     """A phone's socket tables, one every five seconds: who owns and who listens; what falls between is not seen."""
+    NETSTATS_BINARY = "netstats-binary"
+    """The files that Android keeps of each uid's bytes in two hours: how much, in front or not; no connections."""
+    NETSTATS_TEXT = "netstats-text"
+    """The same as dumpsys netstats prints it."""
+    USAGESTATS = "usagestats"
+    """What dumpsys usagestats lists of the last 24 hours: what was in front, services, screen, keyguard, touches."""
     SURICATA = "suricata"
     """Suricata's EVE log as a sensor beside the devices would write it: frame bytes, no apps."""
     NFDUMP = "nfdump"
@@ -73,6 +81,9 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.DHCP_LEASES: write_dhcp_leases,
     ExportFormat.MANAGEMENT_API: write_management_api,
     ExportFormat.SOCKET_POLLS: write_socket_polls,
+    ExportFormat.NETSTATS_BINARY: write_netstats_binary,
+    ExportFormat.NETSTATS_TEXT: write_netstats_text,
+    ExportFormat.USAGESTATS: write_usagestats,
     ExportFormat.SURICATA: write_suricata,
     ExportFormat.NFDUMP: write_nfdump,
     ExportFormat.NETFLOW_V9: write_netflow_v9,
@@ -87,6 +98,9 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
 _NEEDS: Final = {
     ExportFormat.PCAPDROID_CSV: "both addresses",
     ExportFormat.PCAPDROID_PCAP: "TCP or UDP with both addresses and both ports",
+    ExportFormat.NETSTATS_BINARY: "the app's uid",
+    ExportFormat.NETSTATS_TEXT: "the app's uid",
+    ExportFormat.USAGESTATS: "signals beside it of what was in front, services, screen, keyguard or touches",
 }
 """What a flow needs to be carried by the formats that make a file only where a device has such a flow."""
 
