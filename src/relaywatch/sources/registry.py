@@ -27,6 +27,7 @@ from relaywatch.sources.nfdump_json import NfdumpJson
 from relaywatch.sources.ocsf_events import OcsfNdjson, OcsfParquet
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
+from relaywatch.sources.perfetto import Perfetto
 from relaywatch.sources.reading import FileReader, FolderReader
 from relaywatch.sources.suricata_eve import SuricataEve
 from relaywatch.sources.threat_crowdstrike import FalconMobile
@@ -43,6 +44,7 @@ FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekF
 
 FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pcap(),
+    Perfetto(),
     AndroidZip(),
     OcsfParquet(),
     CanonicalParquet(),
