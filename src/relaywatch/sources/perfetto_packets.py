@@ -436,10 +436,11 @@ def intern(octets: Octets, at: Number, end: Number, slot: Number, store: Store) 
         return False
     found = context_place(iid, slot, store)
     if found >= 0:
+        own: Record = store.sequences[slot]
         entry: Record = store.contexts[found]
         copy(event, entry)
         entry.key, entry.sequence, entry.used = iid, slot, 1
-        entry.generation = store.sequences[slot].generation
+        entry.generation = own.generation
     return True
 
 
