@@ -2,7 +2,7 @@
 
 Written as Android's NetworkTraceHandler writes polls: packets bundled by equal attributes, the attributes interned up
 to a limit and in place beyond it. Field numbers as in sources/perfetto_packets. The file's name and the session's name
-in its TraceConfig say that it is synthetic. Flows and volumes are held in memory until the packets are in order of time.
+in its TraceConfig say that it is synthetic. Flows and volumes are held in memory until the packets are in order.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _Key = tuple[int, int, int, int, int, int]
 
 
 def write_perfetto(batches: Iterable[Batch], folder: Path) -> list[Path]:
-    """A `synthetic-<device>.perfetto-trace` per device. Only TCP and UDP flows with both ports and a uid are carried."""
+    """A `synthetic-<device>.perfetto-trace` per device, of the TCP and UDP flows with both ports and a uid."""
     kept: dict[str, list[pa.RecordBatch]] = {"flows": [], "volumes": [], "inventory": []}
     for part in batches:
         if part.table in kept:
