@@ -15,7 +15,8 @@ from relaywatch.model.tables import Batch
 from relaywatch.sources.perfetto_messages import is_trace
 from relaywatch.sources.reading import Head, Reading
 
-OPEN_FLOWS: Final = 1_000_000
+OPEN_FLOWS: Final = 1 << 17
+"""A phone has 65,535 ports of each protocol."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from relaywatch.sources.android_facts import LAST_INSTANT
 from relaywatch.sources.capture_columns import Records
 from relaywatch.sources.perfetto_messages import BOOTTIME, REALTIME
 
 _LAST_NS: Final = 1 << 62
-_NS: Final = 1_000
 MOST_MOVED_S: Final = 1e6
 """A bound beyond this says no more."""
 
@@ -47,14 +45,12 @@ class Clock:
                     self.moved_s = min(max(self.moved_s, moved), MOST_MOVED_S)
 
     def of(self, times: Records, clocks: Records) -> NDArray[np.int64]:
-        """Times (ns on their clocks) as ns since epoch; -1: the clock is not known, or outside of 1970 to 9999."""
+        """Times (ns on their clocks) as ns since epoch; -1: the clock is not known, or before 1970."""
         found = np.full(len(times), -1, np.int64)
         for clock in np.unique(clocks).tolist():
             offset = self._offsets.get(clock)
             if offset is None:
                 continue
             own = clocks == clock
-            real = times[own].astype(np.int64) + offset  # both below 2**62
-            # Nanoseconds since epoch fit 64 bits until 2262.
-            found[own] = np.where((real >= 0) & (real // _NS < LAST_INSTANT), real, -1)
+            found[own] = np.maximum(times[own].astype(np.int64) + offset, -1)  # both below 2**62
         return found

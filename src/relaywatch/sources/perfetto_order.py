@@ -51,6 +51,8 @@ class Order:
     def _due(self, *, everything: bool) -> Records:
         rows = np.concatenate([np.empty(0, ROW), *self._parts])
         rows = rows[np.argsort(rows["time"], kind="stable")]
+        # Before the cut: a packet's neighbours may be due before it.
+        rows["uid"] = _uids(rows, *_connections(rows))
         cut = len(rows)
         if not everything and cut:
             # Times that lie wide apart must not hold back everything: half of it is let go in any case.
@@ -61,10 +63,10 @@ class Order:
 
 
 def packets(rows: Records) -> Records:
-    """PACKET records of rows in order of time (ns since epoch); lengths of headers are estimated."""
+    """PACKET records of rows as Order gives them; lengths of headers are estimated."""
     found = np.zeros(len(rows), PACKET)
     order, begins = _connections(rows)
-    uid = _uids(rows, order, begins)
+    uid = rows["uid"]
     sent = rows["direction"] == 2
     for end, mine in (("src", sent), ("dst", ~sent)):
         # The phone's end is told by its app and interface, the other one by nothing but its port.

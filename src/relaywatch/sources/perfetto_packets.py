@@ -35,8 +35,10 @@ LONGEST_NS: Final = 600_000_000_000
 """Between the first and the last packet of a bundle: polls are a minute apart at the most."""
 PIECES: Final = 64
 """Rows over which a bundle's totals are spread, one a second or more."""
-SEQUENCES: Final = 1 << 17
-CONTEXTS: Final = 1 << 19
+SEQUENCES: Final = 1 << 14
+"""Writers of one trace: a thread of a producer each."""
+CONTEXTS: Final = 1 << 17
+"""Interned attributes held at a time; the configuration's intern_limit bounds those of a writer."""
 PROBES: Final = 64
 
 FULL: Final = 1

@@ -48,7 +48,6 @@ from relaywatch.sources.reading import Reading
 PIECE_BYTES: Final = 4 << 20
 INFLATED_BYTES: Final = 16 << 20
 """Content of one compressed packet: the service compresses at most 512 KiB at a time."""
-AT_ONCE: Final = 65_536
 MOST_WAITING: Final = 1 << 20
 """Packets held until a clock snapshot says what time it was."""
 MOST_LISTED: Final = 100_000
@@ -256,9 +255,9 @@ class _Trace:
 
     def _flows(self, rows: Records) -> Iterator[Batch]:
         """Rows in order into the table; gives what leaves it."""
-        for begin in range(0, len(rows), AT_ONCE):
-            for finished in self._table.feed(_NOTHING.copy(), packets(rows[begin : begin + AT_ONCE]), 0, Sight.SOCKETS):
-                yield from self._batches(finished)
+        found = packets(rows)
+        for finished in self._table.feed(np.zeros(0, np.uint8), found, 0, Sight.SOCKETS):
+            yield from self._batches(finished)
 
     def _batches(self, finished: Finished) -> Iterator[Batch]:
         for uid in np.unique(np.concatenate([finished.flows["uid"], finished.volumes["uid"]])).tolist():
