@@ -54,7 +54,7 @@ _UNREAD: Final = (
 _BESIDE: Final = ("alerts_timeline.csv", "command.log")
 UNREAD: Final = "a result of MVT that is not read"
 RESTATED: Final = "restates the results beside it"
-NOTHING: Final = "says nothing that a table holds"
+NOTHING: Final = "gives no row of its own"
 
 
 class MvtOutput:
@@ -175,10 +175,14 @@ def _head(path: Path) -> Head:
 def _through(result: Result, path: Path, stream: BinaryIO, context: DumpContext, reading: Reading) -> Iterator[Batch]:
     """Rows that a parser of dumps makes of a module's results; a record of MVT's is one record."""
     records: Numbered = []
-    for frame in frames(stream, path, result.schema, reading):
-        room = max(SECTION_LINES - len(records), 0)
-        records += frame.head(room).to_dicts()
-        reading.tally.left(f"beyond the {SECTION_LINES} records that are read", max(frame.height - room, 0))
+    damage: SourceError | None = None
+    try:
+        for frame in frames(stream, path, result.schema, reading):
+            room = max(SECTION_LINES - len(records), 0)
+            records += frame.head(room).to_dicts()
+            reading.tally.left(f"beyond the {SECTION_LINES} records that are read", max(frame.height - room, 0))
+    except SourceError as error:
+        damage = error  # the records before it count
     made = [entry for _, entry in zip(range(SECTION_LINES), result.lines(records), strict=False)]
     owners = np.array([position for position, _ in made], np.int64)
     aside = Reading(Quarantine(), reading.device)
@@ -195,6 +199,8 @@ def _through(result: Result, path: Path, stream: BinaryIO, context: DumpContext,
         reading.quarantine.add(str(path), f"record {position}", damaged[position])
     reading.tally.with_rows += len(told & known)
     reading.tally.left(NOTHING, len(known - told - damaged.keys()))
+    if damage is not None:
+        raise damage
 
 
 def _kept(part: Batch, result: Result) -> Batch:
