@@ -249,6 +249,8 @@ def test_nothing_in_gives_nothing_out(tmp_path):
         (ExportFormat.PCAPDROID_PCAP, {"local_ip": None}, "both addresses"),
         (ExportFormat.PCAPDROID_PCAP, {"remote_port": None}, "both ports"),
         (ExportFormat.PCAPDROID_PCAP, {"protocol_num": 1}, "TCP or UDP"),
+        (ExportFormat.PERFETTO, {"local_port": None}, "both ports"),
+        (ExportFormat.PERFETTO, {"android_uid": None}, "the app's uid"),
     ],
 )
 def test_flows_that_the_format_cannot_carry_at_all_are_told_with_a_way_out(tmp_path, fmt, lacking, named):

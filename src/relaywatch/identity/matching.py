@@ -36,13 +36,15 @@ class Side:
 class Matches:
     """Rows of either side that are the same connection.
 
-    distance: s between what they say; rivals: how many other rows of `left` could have been it, within the tolerance.
+    distance: s between what they say; rivals: how many other rows of `left` could have been it, within the tolerance;
+    others: how many other rows of `right` it could have been.
     """
 
     left: Ints
     right: Ints
     distance: Floats
     rivals: Ints
+    others: Ints
 
 
 def differences(left: Side, right: Side, *, most_repeated: int = 64, largest: float) -> Floats:
@@ -64,6 +66,7 @@ def match(left: Side, right: Side, tolerance: float) -> Matches:
     candidates = _candidates(left, right, tolerance)
     pair_left, pair_right, distance = candidates
     rivals = np.bincount(pair_right, minlength=len(right.key))
+    others = np.bincount(pair_left, minlength=len(left.key))
     taken_left: Flags = np.zeros(len(left.key), bool)
     taken_right: Flags = np.zeros(len(right.key), bool)
     chosen: list[Ints] = []
@@ -77,7 +80,9 @@ def match(left: Side, right: Side, tolerance: float) -> Matches:
         taken_right[pair_right[mutual]] = True
         chosen.append(mutual)
     rows = np.concatenate(chosen) if chosen else np.empty(0, np.int64)
-    return Matches(pair_left[rows], pair_right[rows], distance[rows], rivals[pair_right[rows]] - 1)
+    return Matches(
+        pair_left[rows], pair_right[rows], distance[rows], rivals[pair_right[rows]] - 1, others[pair_left[rows]] - 1
+    )
 
 
 def _spans(left: Side, right: Side) -> tuple[Ints, Ints, Ints, Ints]:

@@ -7,6 +7,7 @@ in its TraceConfig say that it is synthetic. Flows and volumes are held in memor
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -28,6 +29,8 @@ _SYN_HEADERS: Final = 60
 _SYN: Final = 2
 _UPTIME_NS: Final = 3_600_000_000_000
 """The made-up boot is an hour before the first packet."""
+_NAME: Final = re.compile(r"[A-Za-z0-9_.]{1,255}")
+"""What the system's package list can hold."""
 _INTERFACE: Final = b"wlan0"
 _SERVICE, _PACKAGES, _NETWORK = 1, 2, 3
 """Writers of the trace."""
@@ -68,7 +71,7 @@ def _apps(inventory: list[pa.RecordBatch], flows: pl.DataFrame) -> dict[str, dic
     rows += flows.select(columns).unique().sort(columns).to_dicts()
     found: dict[str, dict[str, int]] = {}
     for row in rows:
-        if row["android_package"] and row["android_uid"] is not None and row["android_uid"] >= 0:
+        if row["android_uid"] is not None and row["android_uid"] >= 0 and _NAME.fullmatch(row["android_package"] or ""):
             found.setdefault(row["device_uid"], {}).setdefault(row["android_package"], row["android_uid"])
     return found
 
