@@ -29,6 +29,11 @@ UNSEEN = {
     ExportFormat.PCAPDROID_CSV: {"bytes", "volumes", "direction"},
     ExportFormat.ZEEK: {"app", "volumes"},
 }
+ADDRESSLESS = {
+    "T1048": "accepted", "T1270": "accepted", "T1531": "accepted", "T1604": "back_connect", "T1239": "back_connect",
+    "T1419": "tunnel", "T1165": "tunnel",
+}  # fmt: skip
+"""Relays that Perfetto alone shows, and as what. T1866's sessions are too few to be told apart by ports."""
 STRENGTH = ("relay", "suspected_relay", "insufficient_telemetry")
 
 
@@ -86,6 +91,42 @@ def test_bridged_pairs_are_found_in_totals_and_the_finding_says_what_was_not_see
     assert found.topology == expected.topology
     assert found.bridges == pytest.approx(expected.bridges, rel=0.2)
     assert {gap.field for gap in found.not_observable} >= UNSEEN[fmt]
+
+
+@pytest.mark.parametrize("trace", ADDRESSLESS)
+def test_without_addresses_a_relay_is_suspected_with_its_topology_and_bridges(trace, tmp_path):
+    """Perfetto sees app, direction and bytes; whether sessions go to one party or to many it cannot say."""
+    (expected,) = direct(trace)
+    found = through(trace, ExportFormat.PERFETTO, tmp_path)
+    assert (found.verdict, found.topology) == ("suspected_relay", expected.topology)
+    assert expected.topology == ADDRESSLESS[trace]
+    assert found.bridges == pytest.approx(expected.bridges, rel=0.2)
+    assert {gap.field for gap in found.not_observable} >= {"hostname", "bytes"}
+    assert [(row.name, row.addresses) for row in found.destinations] == [("address not seen", [])]
+
+
+def beside_perfetto(trace: str, fmt: ExportFormat, folder: Path):
+    """The finding from the trace as Perfetto and the format show it, on one device."""
+    written(trace, ExportFormat.PERFETTO, folder / "phone")
+    written(trace, fmt, folder / "beside")
+    for path in [path for path in folder.rglob("synthetic-*") if path.is_file()]:
+        path.rename(path.with_name(path.name.removeprefix("synthetic-")))
+    (expected,) = direct(trace)
+    return next(one for one in findings(folder) if one.app.package == expected.app.package)
+
+
+def test_connects_that_the_phone_logged_bring_the_addresses(tmp_path):
+    found = beside_perfetto("T1048", ExportFormat.INTRUSION_LOGS, tmp_path)
+    assert (found.verdict, found.topology, found.bridges) == ("suspected_relay", "accepted", 29)
+    assert found.spread.destinations >= 10
+    assert sum(row.bridges for row in found.destinations if row.name == "address not seen") <= 3
+
+
+def test_a_sensor_brings_addresses_and_names_and_with_them_the_verdict(tmp_path):
+    tmp_path.joinpath("leases.csv").write_text("device_id,ip_address\nT1604,10.50.0.23\n", encoding="utf-8")
+    found = beside_perfetto("T1604", ExportFormat.ZEEK, tmp_path)
+    assert (found.verdict, found.topology) == ("relay", "back_connect")
+    assert "address not seen" not in {row.name for row in found.destinations}
 
 
 @pytest.mark.parametrize("trace", RELAYS)

@@ -455,6 +455,8 @@ def test_nothing_in_gives_nothing_out(tmp_path):
         (ExportFormat.NETSTATS_BINARY, {"android_uid": None}, "the app's uid"),
         (ExportFormat.NETSTATS_TEXT, {"android_uid": None}, "the app's uid"),
         (ExportFormat.USAGESTATS, {}, "signals"),
+        (ExportFormat.PERFETTO, {"local_port": None}, "both ports"),
+        (ExportFormat.PERFETTO, {"android_uid": None}, "the app's uid"),
     ],
 )
 def test_flows_that_the_format_cannot_carry_at_all_are_told_with_a_way_out(tmp_path, fmt, lacking, named):

@@ -45,6 +45,8 @@ COPIED_SHARE: Final = 0.8
 class DestinationSpread:
     """parties: the registrable domain, or prefix, of each bridged target leg; peak: most parties open at one time.
 
+    A leg whose name and address no source shows has the party "": nothing tells such destinations apart.
+
     main: the fewest parties that hold COPIED_SHARE of the sessions.
     """
 
@@ -168,6 +170,9 @@ def spread_item(
     else:
         many = min(MOST_FOR_MANY / 2, 0.1 * max(0, distinct - 2))
         ratio = many + (MOST_FOR_MANY / 2 if spread.peak > threshold else 0.0)
+    unseen = spread.parties.count("")
+    if unseen:
+        left += f"; {unseen} bridges go to addresses that no source shows, which count as one destination"
     return Item(
         kind="spread",
         name="unrelated destinations",

@@ -134,10 +134,15 @@ def _flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
         bytes_out=flows["bytes_out"].astype(np.float64),
         bytes_in=flows["bytes_in"].astype(np.float64),
         inbound=inbound,
-        side=client_sides(inbound, flows["local_port"], flows["protocol"], flows["remote"]),
+        side=client_sides(inbound, flows["local_port"], flows["protocol"], _dialled(flows)),
         lookup=lookup,
         protocol=flows["protocol"].astype(np.int64),
     )
+
+
+def _dialled(flows: Records) -> npt.NDArray[np.uint64]:
+    """Key of whom a flow was dialled to: the address; the port where a source, as Perfetto, sees no addresses."""
+    return np.where(flows["remote"] == 0, flows["remote_port"].astype(np.uint64), flows["remote"])
 
 
 def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origin: Ints) -> tuple[VolumeColumns, int]:

@@ -95,6 +95,8 @@ SHOWN_BRIDGES: Final = 100
 SHOWN_REMOTES: Final = 10_000
 """Gateways, and destinations, carried in a finding: as many as one line of it can hold."""
 SHOWN_RECORDS: Final = 20
+UNSEEN: Final = "address not seen"
+"""Name of the party that stands for every destination whose name and address no source shows."""
 SHOWN_NAMES: Final = 20
 USER_ID_UIDS: Final = 100_000
 _PROTOCOLS: Final = {6: "tcp", 17: "udp"}
@@ -158,7 +160,9 @@ class Draft:
         self.names = [self._text(key) for key in self.targets["name"]]
         self.addresses = [self._text(key) or "" for key in self.targets["remote"]]
         clients = [self._text(key) or "" for key in case.flows["remote"][self.bridges.client]]
-        self.from_outside = self.topology is Topology.ACCEPTED and not any(map(is_private, clients))
+        # A client whose address no source shows may stand in the phone's own network.
+        public = all(clients) and not any(map(is_private, clients))
+        self.from_outside = self.topology is Topology.ACCEPTED and public
         self.lateral = reached_from_outside(self.addresses, clients)
         self.spread = spread_of(
             self.names,
@@ -177,7 +181,9 @@ class Draft:
     def compared(self) -> tuple[str, frozenset[str]]:
         """Package, and the bridged public parties: what other installs are asked about; empty where it is not known."""
         public = {
-            who for who, address in zip(self.spread.parties, self.addresses, strict=True) if not is_private(address)
+            who
+            for who, address in zip(self.spread.parties, self.addresses, strict=True)
+            if who and not is_private(address)
         }
         return self.key.package, frozenset(public if self.key.package else ())
 
@@ -493,9 +499,9 @@ class Draft:
     def _destination(self, name: str, rows: Ints) -> Destination:
         flows = self.targets[rows]
         hostnames = sorted({host for row in rows if (host := self.names[row])})
-        addresses = sorted({self.addresses[row] for row in rows})
+        addresses = sorted({self.addresses[row] for row in rows} - {""})
         return Destination(
-            name=name,
+            name=name or UNSEEN,
             hostnames=hostnames[:SHOWN_NAMES],
             hostname_count=len(hostnames),
             addresses=addresses[:SHOWN_NAMES],
@@ -504,7 +510,7 @@ class Draft:
             bridges=len(rows),
             bytes_in=_known_sum(flows["bytes_in"]),
             bytes_out=_known_sum(flows["bytes_out"]),
-            private=all(is_private(address) for address in addresses),
+            private=bool(addresses) and all(is_private(address) for address in addresses),
             lateral=bool(self.lateral[rows].any()),
             autonomous_systems=self._systems(addresses)[:SHOWN_NAMES],
         )

@@ -54,6 +54,8 @@ _ENDPOINTS: Final = (
 )
 """What must be equal, most telling first: the whole 5-tuple; without the local port, which connect events lack; without
 the remote address, which packet traces lack."""
+_OF_APP: Final = ("protocol", "remote_port", "app")
+"""What a connect event, without local port, and a packet trace's flow, without address, have in common."""
 _BYTES: Final = ("bytes_out", "bytes_in")
 
 
@@ -312,7 +314,30 @@ class _Device:
                 found = match(self._side(a, key_a, ahead), self._side(b, key_b, 0.0), tolerance)
                 self._merge(a[found.left], b[found.right])
                 matched, contested = matched + len(found.left), contested + self._contested(found, a)
+        matched += self._alone(left, right, ahead)
         return matched + self._seen_again(left, right, ahead, tolerance), contested
+
+    def _alone(self, left: Ints, right: Ints, ahead: float) -> int:
+        """Merge an app's connects, which know no local port, into its flows without address, where only one fits.
+
+        Both are stamped by the phone when it dials, so that they agree as well as clocks can.
+        """
+        a = left[self.kept[left] & (self.flows["local_port"][left] == 0) & self._dialled(left)]
+        b = right[(self.flows["remote"][right] == 0) & self._dialled(right)]
+        b = b[~np.isin(b, self._taken(left))]
+        a, b, key_a, key_b = self._pairs(a, b, _OF_APP)
+        if not len(a) or not len(b):
+            return 0
+        found = match(self._side(a, key_a, ahead), self._side(b, key_b, 0.0), TIGHTEST_S)
+        only = (found.rivals == 0) & (found.others == 0)
+        self._merge(a[found.left[only]], b[found.right[only]])
+        return int(only.sum())
+
+    def _dialled(self, rows: Ints) -> Flags:
+        """Whether each is a dialled connection of a known app, dated by its begin."""
+        flows = self.flows[rows]
+        dated = (flows["seen"] & FIRST_SEEN) == 0
+        return np.asarray((flows["direction"] == Direction.OUTBOUND) & dated & ~self.hidden[rows], np.bool_)
 
     def _seen_again(self, left: Ints, right: Ints, ahead: float, tolerance: float) -> int:
         """Merge sockets that were seen open while a connection of the same 5-tuple was: a state may be told twice."""

@@ -38,13 +38,15 @@ class Side:
 class Matches:
     """Rows of either side that are the same connection.
 
-    distance: s between what they say; rivals: how many other rows of `left` could have been it, within the tolerance.
+    distance: s between what they say; rivals: how many other rows of `left` could have been it, within the tolerance;
+    others: how many other rows of `right` it could have been.
     """
 
     left: Ints
     right: Ints
     distance: Floats
     rivals: Ints
+    others: Ints
 
 
 def differences(left: Side, right: Side, *, most_repeated: int = 64, largest: float) -> Floats:
@@ -66,14 +68,17 @@ def match(left: Side, right: Side, tolerance: float) -> Matches:
     rest_left, rest_right = np.arange(len(left.key)), np.arange(len(right.key))
     candidates = _candidates(left, right, tolerance)
     fitting = np.bincount(candidates[1], minlength=len(right.key))
-    found = [(np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64), np.empty(0, np.int64))]
+    choices = np.bincount(candidates[0], minlength=len(left.key))
+    empty = np.empty(0, np.int64)
+    found = [(empty, empty, np.empty(0, np.float64), empty, empty)]
     for earlier in range(PASSES):
         one, other, distance = _mutual(*candidates, len(rest_left), len(rest_right))
         if not len(one):
             break
         # What is matched late had neighbours that others took: any of those could have been it.
-        others = np.maximum(fitting[rest_right[other]] - 1, min(earlier, 1))
-        found.append((rest_left[one], rest_right[other], distance, others))
+        rivals = np.maximum(fitting[rest_right[other]] - 1, min(earlier, 1))
+        others = np.maximum(choices[rest_left[one]] - 1, min(earlier, 1))
+        found.append((rest_left[one], rest_right[other], distance, rivals, others))
         rest_left, rest_right = np.delete(rest_left, one), np.delete(rest_right, other)
         candidates = _candidates(_part(left, rest_left), _part(right, rest_right), tolerance)
     return Matches(*(np.concatenate(column) for column in zip(*found, strict=True)))

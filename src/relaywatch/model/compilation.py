@@ -6,12 +6,16 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 
 import numba
 from numba.core import config
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
+
+
+KERNELS: Final = ("detection/*.py", "sources/capture_*.py", "sources/perfetto_*.py")
+"""Modules with kernels, below the package."""
 
 
 def _kernel_cache() -> Path:
@@ -21,7 +25,7 @@ def _kernel_cache() -> Path:
     """
     package = Path(__file__).parents[1]
     digest = hashlib.sha256()
-    for source in sorted([*package.glob("detection/*.py"), *package.glob("sources/capture_*.py")]):
+    for source in sorted(path for pattern in KERNELS for path in package.glob(pattern)):
         digest.update(source.read_bytes())
     beside = package / "__pycache__"
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "relaywatch"

@@ -269,7 +269,7 @@ def _connection(leg: Leg, direction: int) -> dict[str, Any]:
 
 def _endpoint(leg: Leg) -> dict[str, Any]:
     found = {"ip": leg.address, "port": leg.port, "hostname": leg.hostname}
-    return {name: value for name, value in found.items() if value is not None}
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def _observables(finding: Finding) -> list[Observable]:

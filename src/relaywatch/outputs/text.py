@@ -74,8 +74,11 @@ def defang(name: str) -> str:
 
 
 def endpoint(address: str, port: int | None) -> str:
-    """Return the defanged address with its port, IPv6 in brackets; the address alone where the port varies."""
-    shown = defang(address)
+    """Return the defanged address with its port, IPv6 in brackets; the address alone where the port varies.
+
+    An empty address is one that the source does not show.
+    """
+    shown = defang(address) if address else "address not seen"
     if port is None:
         return shown
     return f"[{shown}]:{port}" if ":" in address else f"{shown}:{port}"

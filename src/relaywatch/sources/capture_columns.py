@@ -50,7 +50,7 @@ PACKET: Final = np.dtype(
         ("src_low", "u8"),
         ("dst_high", "u8"),
         ("dst_low", "u8"),
-        ("data", "i8"),  # captured bytes: begin within the buffer, and end
+        ("data", "i8"),  # captured bytes: begin within the buffer (without such: number of the record), and end
         ("end", "i8"),
         ("payload", "i8"),  # transport payload within the buffer; not beyond `end`
         ("original", "i8"),  # length on the wire, link header included
@@ -61,6 +61,7 @@ PACKET: Final = np.dtype(
         ("uid", "i4"),  # -1: not known
         ("label_at", "i4"),  # begin of the trailer's app name, relative to `data`; 0: no trailer
         ("link", "i4"),
+        ("packets", "u4"),  # that the row stands for: one in a capture
         ("src_port", "u2"),
         ("dst_port", "u2"),
         ("protocol", "u1"),
@@ -93,8 +94,8 @@ FLOW: Final = np.dtype(
         ("second_position", "i8"),
         ("second_out", "i8"),
         ("second_in", "i8"),
-        ("second_packets_out", "i4"),
-        ("second_packets_in", "i4"),
+        ("second_packets_out", "i8"),
+        ("second_packets_in", "i8"),
         ("uid", "i4"),
         ("chain", "i4"),  # next in the hash bucket
         ("older", "i4"),  # neighbours in order of last activity

@@ -40,6 +40,7 @@ def decode(octets: Octets, packets: Records, fragments: Records) -> int:
             marked += 1
         packet.label_at = 0
         packet.group = 0
+        packet.packets = 1
         if packet.fault:
             continue
         if packet.link == 1 and take_trailer(octets, packet):

@@ -65,6 +65,8 @@ class Sight(IntEnum):
     NETWORK = 0
     DEVICE = 1
     PCAPDROID = 2
+    SOCKETS = 3
+    """Packets by their socket: who sent them and their record are told; no address, no sequence number, no content."""
 
 
 @dataclass(slots=True)
@@ -148,16 +150,17 @@ def advance(octets: Octets, packets: Records, at: int, first: int, sight: int, s
         if max(counters[_DONE], counters[_SECONDS], counters[_EVENTS]) > _ROOM - _SPARE:
             return at
         expire(packet.time, store)
+        position = packet.data if sight == Sight.SOCKETS else first + at
         bucket = bucket_of(packet, counters[_SEED])
         slot = find(packet, bucket, store)
-        if slot >= 0 and begins_anew(packet, store.table[slot]):
+        if slot >= 0 and begins_anew(packet, sight, store.table[slot]):
             finish(slot, store)
             slot = -1
         if slot < 0:
             if counters[_FREE] == 0:
                 finish(longest_silent(counters), store)
-            slot = begin(packet, at, first + at, bucket, sight, store)
-        count(octets, packet, at, first + at, slot, store)
+            slot = begin(packet, at, position, bucket, sight, store)
+        count(octets, packet, at, position, sight, slot, store)
         at += 1
     return at
 
@@ -225,7 +228,7 @@ def find(packet: Record, bucket: int, store: Store) -> int:
 
 
 @compiled
-def begins_anew(packet: Record, flow: Record) -> bool:
+def begins_anew(packet: Record, sight: int, flow: Record) -> bool:
     """Whether the packet belongs to a later flow on the same addresses and ports."""
     silence = packet.time - flow.end
     if silence > (LONG_IDLE_US if flow.queue else IDLE_US):
@@ -234,6 +237,8 @@ def begins_anew(packet: Record, flow: Record) -> bool:
         return False
     if flow.closed or not flow.isn_known:
         return True
+    if sight == Sight.SOCKETS:
+        return bool(flow.accepted or flow.bytes_out or flow.bytes_in)
     sent = from_local(packet, flow)
     if sent == bool(flow.from_local):
         return bool(packet.sequence != flow.isn)
@@ -363,7 +368,7 @@ def remember(high: np.uint64, low: np.uint64, known: Records) -> None:
 @compiled
 def device_end(packet: Record, source_began: int, sight: int, known: Records) -> tuple[bool, bool]:
     """Whether the packet's source is the device, and whether the flow is to be mirrored."""
-    if sight == Sight.PCAPDROID and packet.heading:
+    if sight in (Sight.PCAPDROID, Sight.SOCKETS) and packet.heading:
         return packet.heading == 2, False
     source, target = is_local(packet.src_high, packet.src_low), is_local(packet.dst_high, packet.dst_low)
     if source != target:
@@ -447,12 +452,14 @@ def event(kind: int, at: int, offset: int, sent: int, flow: Record, store: Store
 
 
 @compiled
-def count(octets: Octets, packet: Record, at: int, position: int, slot: int, store: Store) -> None:
+def count(octets: Octets, packet: Record, at: int, position: int, sight: int, slot: int, store: Store) -> None:
     """Add the packet to its flow."""
     flow = store.table[slot]
     sent = from_local(packet, flow)
     fresh = packet.payload_bytes
-    if packet.protocol == TCP and packet.flags:
+    if sight == Sight.SOCKETS:
+        turn(packet, sent, flow)
+    elif packet.protocol == TCP and packet.flags:
         fresh = follow(octets, packet, at, sent, flow, store.gaps[slot, 0 if sent else 1], store)
     elif packet.protocol == UDP and packet.payload_bytes:
         datagram(octets, packet, at, sent, flow, store)
@@ -464,11 +471,11 @@ def count(octets: Octets, packet: Record, at: int, position: int, slot: int, sto
     if sent:
         flow.bytes_out += fresh
         flow.wire_out += packet.wire_bytes
-        flow.packets_out += 1
+        flow.packets_out += packet.packets
     else:
         flow.bytes_in += fresh
         flow.wire_in += packet.wire_bytes
-        flow.packets_in += 1
+        flow.packets_in += packet.packets
     # Half closed (one FIN) may last as long as open.
     lasting = packet.protocol == TCP and flow.closed < 3 and (flow.accepted or (flow.bytes_out and flow.bytes_in))
     unlink(slot, store.table, store.counters)
@@ -487,10 +494,10 @@ def add_second(packet: Record, position: int, sent: int, fresh: int, flow: Recor
         flow.second = second
     if sent:
         flow.second_out += fresh
-        flow.second_packets_out += 1
+        flow.second_packets_out += packet.packets
     else:
         flow.second_in += fresh
-        flow.second_packets_in += 1
+        flow.second_packets_in += packet.packets
 
 
 @compiled
@@ -524,6 +531,21 @@ def follow(octets: Octets, packet: Record, at: int, sent: int, flow: Record, gap
     if fresh and sent == bool(flow.from_local):
         opening(octets, packet, at, sequence, sent, flow, store)
     return fresh
+
+
+@compiled
+def turn(packet: Record, sent: int, flow: Record) -> None:
+    """What TCP flags alone say of a connection's opening and end."""
+    if packet.protocol != TCP:
+        return
+    if packet.flags & SYN:
+        flow.isn_known = 1
+        if packet.flags & ACK and sent != bool(flow.from_local):
+            flow.accepted = 1
+    if packet.flags & RST:
+        flow.closed |= 4
+    elif packet.flags & FIN:
+        flow.closed |= 1 if sent else 2
 
 
 @compiled

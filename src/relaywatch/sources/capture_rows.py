@@ -29,12 +29,18 @@ _MAPPED: Final = 0xFFFF
 
 @dataclass(slots=True)
 class Rows:
-    """Makes batches. device: the one device's name; empty where addresses name devices."""
+    """Makes batches. device: the one device's name; empty where addresses name devices.
+
+    addressed: whether packets have addresses; payload: how their payload is known.
+    """
 
     path: Path
     device: str
     names: HostNames
     clock: str = "sensor"
+    skew_s: float = SKEW_S
+    addressed: bool = True
+    payload: Observability = Observability.OBSERVED
     applications: dict[int, Application] = field(default_factory=dict)
     devices: set[str] = field(default_factory=set)
 
@@ -57,15 +63,15 @@ class Rows:
                 "protocol_num": rows["protocol"],
                 "direction_id": np.where(outbound, Direction.OUTBOUND, Direction.INBOUND).astype(np.uint8),
                 "direction_observability": _observability(rows["observed"]),
-                "local_ip": local,
-                "local_port": pa.array(rows["local_port"], mask=~with_ports),
-                "remote_ip": remote,
-                "remote_port": pa.array(rows["remote_port"], mask=~with_ports),
+                "local_ip": local if self.addressed else None,
+                "local_port": pa.array(rows["local_port"], mask=~with_ports | self._absent(rows["local_port"])),
+                "remote_ip": remote if self.addressed else None,
+                "remote_port": pa.array(rows["remote_port"], mask=~with_ports | self._absent(rows["remote_port"])),
                 "remote_hostname": names,
                 "hostname_observability": how,
                 "bytes_out": rows["bytes_out"],
                 "bytes_in": rows["bytes_in"],
-                "bytes_observability": int(Observability.OBSERVED),
+                "bytes_observability": int(self.payload),
                 "wire_bytes_out": rows["wire_out"],
                 "wire_bytes_in": rows["wire_in"],
                 "packets_out": rows["packets_out"],
@@ -109,7 +115,7 @@ class Rows:
                 "source": str(self.path),
                 "position": 1,
                 "clock": self.clock,
-                "clock_skew_bound_s": SKEW_S,
+                "clock_skew_bound_s": self.skew_s,
             },
             length=len(devices),
         )
@@ -129,10 +135,14 @@ class Rows:
                 "source": str(self.path),
                 "position": [entry.position for entry in known],
                 "clock": self.clock,
-                "clock_skew_bound_s": SKEW_S,
+                "clock_skew_bound_s": self.skew_s,
             },
             length=len(known),
         )
+
+    def _absent(self, ports: NDArray[np.uint16]) -> NDArray[np.bool_]:
+        """Whether each port is one that the source may have been told to leave out."""
+        return np.asarray((ports == 0) & (not self.addressed), np.bool_)
 
     def _common(self, device: pa.Array, rows: Records) -> dict[str, Any]:
         return {
@@ -142,7 +152,7 @@ class Rows:
             "source": str(self.path),
             "position": rows["position"],
             "clock": self.clock,
-            "clock_skew_bound_s": SKEW_S,
+            "clock_skew_bound_s": self.skew_s,
         }
 
     def _device(self, local: pa.DictionaryArray) -> pa.DictionaryArray:

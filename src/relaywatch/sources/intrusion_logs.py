@@ -63,15 +63,20 @@ class IntrusionLogs:
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
         """Flows and signals in file order."""
         device = reading.device or path.name.partition(".")[0]
-        names, seen = EventNames(), pl.Series("seen", [], pl.UInt64)
-        for frame in frames(stream, path, SCHEMA, reading):
-            frame, seen = _fresh(frame.with_columns(pl.lit(device).alias("device")), seen, reading)
-            batches = [*_lookups(frame, path, reading, names), *_security(frame, path, reading)]
-            batches += _connects(frame, path, reading, names)
-            nothing = pl.all_horizontal(pl.col(kind).is_null() for kind in _KINDS)
-            reading.tally.left("no event of a known kind", frame.filter(nothing).height)
-            reading.tally.gave(batches)
-            yield from batches
+        yield from read_events(path, stream, device, EventNames(), reading)
+
+
+def read_events(path: Path, stream: BinaryIO, device: str, names: EventNames, reading: Reading) -> Iterator[Batch]:
+    """Rows of JSON lines of events; names: of what was looked up before, and what is looked up here is added."""
+    seen = pl.Series("seen", [], pl.UInt64)
+    for frame in frames(stream, path, SCHEMA, reading):
+        frame, seen = _fresh(frame.with_columns(pl.lit(device).alias("device")), seen, reading)
+        batches = [*_lookups(frame, path, reading, names), *_security(frame, path, reading)]
+        batches += _connects(frame, path, reading, names)
+        nothing = pl.all_horizontal(pl.col(kind).is_null() for kind in _KINDS)
+        reading.tally.left("no event of a known kind", frame.filter(nothing).height)
+        reading.tally.gave(batches)
+        yield from batches
 
 
 def _fresh(frame: pl.DataFrame, seen: pl.Series, reading: Reading) -> tuple[pl.DataFrame, pl.Series]:

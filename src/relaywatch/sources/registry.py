@@ -21,6 +21,8 @@ from relaywatch.sources.inventory_csv import InventoryCsv
 from relaywatch.sources.lab import LabFleet, LabTrace
 from relaywatch.sources.management_api import ManagementUsageLogs
 from relaywatch.sources.management_inventory import ManagementInventory
+from relaywatch.sources.mvt_output import MvtOutput
+from relaywatch.sources.mvt_timeline import MvtTimeline
 from relaywatch.sources.netflow_export import NetflowExport
 from relaywatch.sources.netflow_json import NetflowJson
 from relaywatch.sources.netstats_binary import NetstatsBinary
@@ -29,6 +31,7 @@ from relaywatch.sources.nfdump_json import NfdumpJson
 from relaywatch.sources.ocsf_events import OcsfNdjson, OcsfParquet
 from relaywatch.sources.pcap import Pcap
 from relaywatch.sources.pcapdroid_csv import PcapdroidCsv
+from relaywatch.sources.perfetto import Perfetto
 from relaywatch.sources.reading import FileReader, FolderReader
 from relaywatch.sources.suricata_eve import SuricataEve
 from relaywatch.sources.threat_crowdstrike import FalconMobile
@@ -40,11 +43,12 @@ from relaywatch.sources.zeek_dhcp import ZeekDhcp
 from relaywatch.sources.zeek_http import ZeekHttp
 from relaywatch.sources.zeek_tunnel import ZeekSocks, ZeekTunnel
 
-FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder(), AndroidFolder())
+FOLDER_READERS: Final[tuple[FolderReader, ...]] = (LabTrace(), LabFleet(), ZeekFolder(), MvtOutput(), AndroidFolder())
 """Formats of several files that belong together; asked first, each claims its files."""
 
 FILE_READERS: Final[tuple[FileReader, ...]] = (
     Pcap(),
+    Perfetto(),
     AndroidZip(),
     OcsfParquet(),
     CanonicalParquet(),
@@ -85,6 +89,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     DnsmasqLeases(),
     WindowsDhcp(),
     RadiusDetail(),
+    MvtTimeline(),
     AssignmentsCsv(),
     AndroidQfPackages(),
     AndroidText(),

@@ -19,6 +19,7 @@ from relaywatch.outputs.telemetry.management_logs import write_management_api
 from relaywatch.outputs.telemetry.netstats_files import write_netstats_binary, write_netstats_text
 from relaywatch.outputs.telemetry.pcapdroid_list import write_pcapdroid_csv
 from relaywatch.outputs.telemetry.pcapdroid_pcap import write_pcapdroid_pcap
+from relaywatch.outputs.telemetry.perfetto_trace import write_perfetto
 from relaywatch.outputs.telemetry.plain_tables import write_ndjson, write_parquet
 from relaywatch.outputs.telemetry.socket_polls import write_socket_polls
 from relaywatch.outputs.telemetry.suricata_eve import write_suricata
@@ -37,6 +38,8 @@ class ExportFormat(StrEnum):
     """PCAPdroid's connection list, captured as root: app and IP bytes; not who opened a connection, no volumes."""
     PCAPDROID_PCAP = "pcapdroid-pcap"
     """PCAPdroid's capture with app trailer: synthetic packets that add up to each flow's volumes."""
+    PERFETTO = "perfetto"
+    """Perfetto's network packets by uid: synthetic packets that add up to each flow's volumes; no addresses."""
     ZEEK = "zeek"
     """conn.log and dns.log as a sensor beside the devices would write them: no apps, no inferred names of inbound."""
     INVENTORY_CSV = "inventory-csv"
@@ -76,6 +79,7 @@ _WRITERS: Final[dict[ExportFormat, Callable[[Iterable[Batch], Path], list[Path]]
     ExportFormat.NDJSON: write_ndjson,
     ExportFormat.PCAPDROID_CSV: write_pcapdroid_csv,
     ExportFormat.PCAPDROID_PCAP: write_pcapdroid_pcap,
+    ExportFormat.PERFETTO: write_perfetto,
     ExportFormat.ZEEK: write_zeek,
     ExportFormat.INVENTORY_CSV: write_inventory_csv,
     ExportFormat.DHCP_LEASES: write_dhcp_leases,
@@ -101,6 +105,7 @@ _NEEDS: Final = {
     ExportFormat.NETSTATS_BINARY: "the app's uid",
     ExportFormat.NETSTATS_TEXT: "the app's uid",
     ExportFormat.USAGESTATS: "signals beside it of what was in front, services, screen, keyguard or touches",
+    ExportFormat.PERFETTO: "TCP or UDP with both ports and the app's uid",
 }
 """What a flow needs to be carried by the formats that make a file only where a device has such a flow."""
 

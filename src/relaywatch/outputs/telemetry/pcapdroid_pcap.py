@@ -21,30 +21,16 @@ import dns.rrset
 import polars as pl
 import pyarrow as pa
 
-from relaywatch.model.schemas import FLOWS, VOLUMES, Direction, Observability
+from relaywatch.model.schemas import FLOWS, VOLUMES, Direction
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry.device_files import device_file
+from relaywatch.outputs.telemetry.synthetic_packets import TCP, UDP, Packet, Volumes, packets_of, volumes_by_flow
 
-SEGMENT_BYTES: Final = 1_400
 MAGIC: Final = 0x01072021
 RESOLVERS: Final = {4: "192.0.2.53", 6: "2001:db8::53"}
 """Addresses for documentation (RFC 5737, RFC 3849): the resolver of synthetic answers."""
 
-_FIN, _SYN, _PSH, _ACK = 0x01, 0x02, 0x08, 0x10
-_TCP, _UDP = 6, 17
 _HEADER: Final = struct.pack("<IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 262_144, 1)
-
-
-@dataclass(frozen=True, slots=True)
-class _Packet:
-    """One packet of a flow. time: microseconds; sent: the device sent it; seq, ack: TCP numbers."""
-
-    time: int
-    sent: bool
-    flags: int
-    seq: int
-    ack: int
-    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +52,11 @@ def write_pcapdroid_pcap(batches: Iterable[Batch], folder: Path) -> list[Path]:
         if part.table in kept:
             kept[part.table].append(part.rows)
     labels = _labels(kept["inventory"])
-    volumes = _by_flow(pa.Table.from_batches(kept["volumes"], VOLUMES))
+    volumes = volumes_by_flow(pa.Table.from_batches(kept["volumes"], VOLUMES))
     flows = pa.Table.from_batches(kept["flows"], FLOWS)
     frame = pl.from_arrow(flows)
     assert isinstance(frame, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
-    usable = frame.filter(pl.col("protocol_num").is_in([_TCP, _UDP])).drop_nulls(
+    usable = frame.filter(pl.col("protocol_num").is_in([TCP, UDP])).drop_nulls(
         ["local_ip", "remote_ip", "local_port", "remote_port"]
     )
     times = usable.with_columns(pl.col("start_time", "end_time").dt.epoch("us"), pl.col("device_uid").cast(pl.String))
@@ -90,37 +76,22 @@ def _labels(inventory: list[pa.RecordBatch]) -> dict[tuple[str, str | None, int 
     return {(r["device_uid"], r["android_package"], r["android_uid"]): r["app_label"] for r in rows}
 
 
-_Volumes = dict[tuple[str, str, int], list[tuple[int, int, int, int]]]
-
-
-def _by_flow(volumes: pa.Table) -> _Volumes:
-    """Intervals (start, duration, bytes_out, bytes_in) of each flow, by (device, source, flow_id)."""
-    found: _Volumes = {}
-    table = pl.from_arrow(volumes)
-    assert isinstance(table, pl.DataFrame)  # noqa: S101 - a table always becomes a frame
-    table = table.drop_nulls("flow_id").with_columns(pl.col("start_time").dt.epoch("us")).sort("start_time")
-    columns = table.select("device_uid", "source", "flow_id", "start_time", "duration_us", "bytes_out", "bytes_in")
-    for device, source, flow, *interval in columns.iter_rows():
-        found.setdefault((device, source, flow), []).append(tuple(interval))
-    return found
-
-
 def _write_device(
     flows: pl.DataFrame,
-    volumes: _Volumes,
+    volumes: Volumes,
     labels: dict[tuple[str, str | None, int | None], str],
     file: BinaryIO,
 ) -> None:
     """Every packet of the device in order of time."""
     ends: list[_Ends] = []
-    packets: list[tuple[int, int, int, _Packet, bytes]] = []
+    packets: list[tuple[int, int, int, Packet, bytes]] = []
     answered: set[tuple[str, str]] = set()
     for row in flows.iter_rows(named=True):
         app = (row["device_uid"], row["android_package"], row["android_uid"])
         trailer = _trailer(row["android_uid"], labels.get(app) or row["android_package"] or "")
         ends.append(_ends(row, trailer))
         key = (row["device_uid"], row["source"], row["flow_id"])
-        for packet in _packets(row, volumes.get(key, [])):
+        for packet in packets_of(row, volumes.get(key, [])):
             packets.append((packet.time, len(ends) - 1, len(packets), packet, b""))
         name = row["remote_hostname"]
         if name and row["direction_id"] != Direction.INBOUND and (name, row["remote_ip"]) not in answered:
@@ -139,60 +110,7 @@ def _ends(row: dict[str, Any], trailer: bytes) -> _Ends:
     return _Ends(row["protocol_num"], local, row["local_port"], remote, row["remote_port"], trailer)
 
 
-def _packets(row: dict[str, Any], intervals: list[tuple[int, int, int, int]]) -> Iterator[_Packet]:
-    """The flow's packets: its opening where it was seen, its volumes in segments, its end."""
-    outbound = row["direction_id"] != Direction.INBOUND
-    tcp = row["protocol_num"] == _TCP
-    opened = tcp and row["direction_observability"] == Observability.OBSERVED
-    refused = row["established"] is False
-    time, isn = row["start_time"], 0
-    if opened:
-        yield _Packet(time, outbound, _SYN, isn, 0, 0)
-        if not refused:
-            yield _Packet(time + 1, not outbound, _SYN | _ACK, isn, isn + 1, 0)
-            yield _Packet(time + 2, outbound, _ACK, isn + 1, isn + 1, 0)
-    sequence = {True: isn + 1, False: isn + 1}
-    last = time + 2 if opened and not refused else time
-    written = 0
-    for moment, sent, size in _segments(row, intervals, last, outbound):
-        yield _Packet(moment, sent, _PSH | _ACK, sequence[sent], sequence[not sent], size)
-        sequence[sent] = (sequence[sent] + size) % 2**32
-        last, written = max(last, moment), written + 1
-    if not opened and not written:
-        yield _Packet(time, outbound, _ACK, isn + 1, isn + 1, 0)
-    if tcp and not refused and row["end_time"] is not None:
-        end = max(row["end_time"], last + 1)
-        yield _Packet(end, outbound, _FIN | _ACK, sequence[outbound], sequence[not outbound], 0)
-        yield _Packet(end, not outbound, _FIN | _ACK, sequence[not outbound], (sequence[outbound] + 1) % 2**32, 0)
-
-
-def _segments(
-    row: dict[str, Any],
-    intervals: list[tuple[int, int, int, int]],
-    opened: int,
-    outbound: bool,  # noqa: FBT001 - a fact, not a switch
-) -> list[tuple[int, bool, int]]:
-    """(time, sent, payload bytes) of each data packet, in order; what no interval holds is spread over the flow."""
-    start, end = row["start_time"], row["end_time"]
-    left_out = max((row["bytes_out"] or 0) - sum(entry[2] for entry in intervals), 0)
-    left_in = max((row["bytes_in"] or 0) - sum(entry[3] for entry in intervals), 0)
-    spans = list(intervals)
-    if left_out or left_in:
-        spans.append((start, max((end or start) - start, 1), left_out, left_in))
-    found = []
-    for begin, duration, out, received in spans:
-        last = begin + duration - 1
-        low = min(max(begin, opened + 1), max(last, opened + 1))
-        high = max(low, last if end is None else min(last, end))
-        for total, sent in ((out, True), (received, False)):
-            count = -(-total // SEGMENT_BYTES)
-            for index in range(count):
-                size = min(SEGMENT_BYTES, total - index * SEGMENT_BYTES)
-                found.append((low + (high - low) * index // count, sent, size))
-    return sorted(found, key=lambda entry: (entry[0], entry[1] != outbound))
-
-
-def _resolution(row: dict[str, Any], trailer: bytes, number: int) -> Iterator[tuple[_Packet, bytes, _Ends]]:
+def _resolution(row: dict[str, Any], trailer: bytes, number: int) -> Iterator[tuple[Packet, bytes, _Ends]]:
     """A DNS question and its answer just before the flow, so that the capture shows the name."""
     local, remote = ipaddress.ip_address(row["local_ip"]), ipaddress.ip_address(row["remote_ip"])
     kind = "A" if remote.version == 4 else "AAAA"
@@ -203,10 +121,10 @@ def _resolution(row: dict[str, Any], trailer: bytes, number: int) -> Iterator[tu
         asked, said = question.to_wire(), answer.to_wire()
     except (dns.exception.DNSException, ValueError):
         return
-    ends = _Ends(_UDP, local, 20_000 + number % 40_000, ipaddress.ip_address(RESOLVERS[local.version]), 53, trailer)
+    ends = _Ends(UDP, local, 20_000 + number % 40_000, ipaddress.ip_address(RESOLVERS[local.version]), 53, trailer)
     time = max(row["start_time"] - 2_000, 0)
-    yield _Packet(time, True, 0, 0, 0, len(asked)), asked, ends  # noqa: FBT003 - a field of the record
-    yield _Packet(time + 1_000, False, 0, 0, 0, len(said)), said, ends  # noqa: FBT003 - a field of the record
+    yield Packet(time, True, 0, 0, 0, len(asked)), asked, ends  # noqa: FBT003 - a field of the record
+    yield Packet(time + 1_000, False, 0, 0, 0, len(said)), said, ends  # noqa: FBT003 - a field of the record
 
 
 def _trailer(uid: int | None, name: str) -> bytes:
@@ -214,10 +132,10 @@ def _trailer(uid: int | None, name: str) -> bytes:
     return struct.pack(">Ii20s", MAGIC, -1 if uid is None else uid, name.encode()[:19])
 
 
-def _frame(packet: _Packet, ends: _Ends, content: bytes) -> bytes:
+def _frame(packet: Packet, ends: _Ends, content: bytes) -> bytes:
     source, target = (ends.local, ends.remote) if packet.sent else (ends.remote, ends.local)
     ports = (ends.local_port, ends.remote_port) if packet.sent else (ends.remote_port, ends.local_port)
-    if ends.protocol == _TCP:
+    if ends.protocol == TCP:
         segment = struct.pack(">HHIIBBHHH", *ports, packet.seq, packet.ack, 0x50, packet.flags, 65_535, 0, 0)
     else:
         segment = struct.pack(">HHHH", *ports, 8 + len(content), 0)
