@@ -159,7 +159,7 @@ def _summary(report: AssuranceReport) -> Section:
     sentences = [*_coverage_sentences(report, fleet), _verdict_sentence(report.findings)]
     sentences += [_drill_sentence(report.drill), _exception_sentence(report.exceptions)]
     if fleet is not None and fleet.remedies:
-        sentences.append(f"What would help most, and cost least: {printable(fleet.remedies[0])}.")
+        sentences.append(f"What would help first: {printable(fleet.remedies[0])}.")
     rows = [
         [Cell(name or DEFINITIONS[key].name), Cell(value), Cell(how(report, key), tone=SOFT)]
         for key, name, value in _key_figures(report, fleet)
@@ -185,7 +185,7 @@ def _coverage_sentences(report: AssuranceReport, fleet: GroupCoverage | None) ->
         f"In {share(every.yes)} of app windows a relay of any kind would have been shown, in {share(every.in_part)} "
         f"perhaps, in {share(every.no)} not."
     )
-    yield f"In {share(fleet.disprovable.yes)} of app windows no finding means that there was no relay."
+    yield f"That nothing was found means that there was no relay in {share(fleet.disprovable.yes)} of app windows."
     if fleet.disprovable.yes < 1.0:
         yield NOT_OBSERVED
     if coverage.silent_devices:
