@@ -240,7 +240,7 @@ def drill_row(topology: str, where: str, provable: str, recall: float | None) ->
 
 
 def drill_report(*, tunnel: float = 0.81) -> DrillReport:
-    """Five populations by topology; the tunnel into tablets, said to be provable, at the given recall."""
+    """Five rows by topology, population and answer; the tunnel into tablets, provable, at the given recall."""
     return DrillReport(
         seed=7,
         episodes=480,
@@ -252,7 +252,7 @@ def drill_report(*, tunnel: float = 0.81) -> DrillReport:
             drill_row("tunnel", "phones Zürich", "no", 0.0),
             drill_row("accepted", "phones Zürich", "in_part", None),
         ],
-        evaded=[drill_row("tunnel, padded", "tablets", "yes", 0.55)],
+        evaded=[drill_row("tunnel", "padding", "yes", 0.55)],
         decoys=figure(0.0, 0.0, 0.021, 174),
         site_alarms=figure(0.0041, 0.0012, 0.0093, 9_800.0),
         site_relays=figure(0.0011, 0.0001, 0.0042, 9_800.0),
@@ -286,6 +286,7 @@ def assurance_report() -> AssuranceReport:
     """A site with a broken promise, every verdict, and an exception in every state."""
     lapsed = ExceptionUse(id="EX-1", owner="Jürgen Łukasz", reason="test", expires=FIRST - 20 * DAY, active=False)
     insufficient = example(Topology.TUNNEL, verdict=Verdict.INSUFFICIENT_TELEMETRY)
+    insufficient = insufficient.model_copy(update={"finding_id": "0ddba11" * 4})
     again = example(Topology.BACK_CONNECT).model_copy(update={"exception": lapsed, "finding_id": "feedc0de" * 4})
     return AssuranceReport(
         coverage=coverage_report(),

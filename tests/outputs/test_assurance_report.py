@@ -19,6 +19,7 @@ from assurance_examples import (
     bare_report,
     coverage_report,
     drill_report,
+    drill_row,
     exceptions,
     hostile_report,
     population,
@@ -28,7 +29,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from test_html import Page, _contrast
 
-from relaywatch.model.assurance import AssuranceReport, ExceptionState
+from relaywatch.model.assurance import ALL_DEVICES, AssuranceReport, ExceptionState
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Finding
 from relaywatch.outputs.assurance_definitions import DEFINITIONS
@@ -169,13 +170,14 @@ def test_the_summary_says_it_in_plain_sentences(page: Page) -> None:
         "Looked at: 48 devices of Übungsplatz Nord, 2026-03-01 06:00:00 to 2026-03-07 23:40:00 UTC (6 d 17 h); "
         "connections were watched 93 % of the time.",
         "In 58 % of app windows a relay of any kind would have been shown, in 20 % perhaps, in 22 % not.",
-        "In 28 % of app windows no finding means that there was no relay.",
+        "That nothing was found means that there was no relay in 28 % of app windows.",
         "that is never the same as clean",
         "Never seen, though in the inventory: 3 devices.",
         "The hunt found 2 relays, 1 suspected and 1 permitted by a documented exception; 1 more could not be judged.",
-        "Drills checked 3 promises: 2 kept, 1 broken (at least 95 % of played relays must be found).",
+        "Drills checked 3 promises, by kind of relay and group: 2 kept, 1 broken (at least 95 % of "
+        "played relays must be found).",
         "Documented exceptions: 1 in force, 1 ending soon, 1 expired.",
-        "What would help most, and cost least: the same sources without pause.",
+        "What would help first: the same sources without pause.",
     ):
         assert sentence in page.words
 
@@ -292,13 +294,13 @@ def test_the_csv_has_one_number_a_row_and_how_it_was_obtained(tmp_path: Path) ->
     assert list(rows[0]) == ["section", "name", "value", "unit", "low", "high", "how_obtained"]
     assert all(None not in row and row["how_obtained"] for row in rows)
     named = {row["name"]: row for row in rows}
-    recall = named["played: tunnel, tablets: recall"]
+    recall = named["played: tunnel, tablets, provable yes: recall"]
     assert (recall["section"], float(recall["value"]), recall["unit"]) == ("drills", 0.81, "share")
     assert float(recall["low"]) == pytest.approx(0.76)
     assert "relaywatch drill telemetry/ --seed 7" in recall["how_obtained"]
     assert named["app windows"]["value"] == "10080"
-    assert named["played: tunnel, tablets: outcome"]["value"] == "promise broken"
-    assert named["played: accepted, phones Zürich: recall"]["value"] == ""
+    assert named["played: tunnel, tablets, provable yes: outcome"]["value"] == "promise broken"
+    assert named["played: accepted, phones Zürich, provable in part: recall"]["value"] == ""
     assert float(named["bytes: recall it costs"]["low"]) == -0.05
 
 
@@ -310,6 +312,18 @@ def test_the_csv_has_every_share_of_every_population(tmp_path: Path) -> None:
         assert float(rows[f"{where}: disprovable: no"]) == row.disprovable.no
         assert float(rows[f"{where}: provable, any kind: in part"]) == row.provable["every"].in_part
     assert len({name for name in rows if name.startswith("inbound sessions, ")}) == 7
+
+
+def test_every_row_of_the_csv_has_a_name_of_its_own(tmp_path: Path) -> None:
+    rows = rows_of(assurance_report(), tmp_path)
+    assert max(Counter((row["section"], row["name"]) for row in rows).values()) == 1
+
+
+def test_key_figures_have_the_recall_of_all_devices_and_not_of_their_parts() -> None:
+    rows = [drill_row("tunnel", group, answer, 0.97) for group in (ALL_DEVICES, "tablets") for answer in ("yes", "no")]
+    report = assurance_report().model_copy(update={"drill": drill_report().model_copy(update={"rows": rows})})
+    names = [row[0].text for row in cells(report, "summary") if row[0].text.startswith("Recall")]
+    assert names == ["Recall, tunnel, provable yes", "Recall, tunnel, provable no"]
 
 
 def test_intervals_of_the_csv_hold_their_value(tmp_path: Path) -> None:

@@ -75,7 +75,8 @@ _TEXTS: Final = {
     "cost": (
         "drill",
         "Recall it costs",
-        "Recall that drilled relays gain where the field is given back, in points of percent, with its 95 % interval.",
+        "Of relays played where the gap is open, the share called relay only with the gap given back, in points of "
+        "percent, with its 95 % interval.",
     ),
     "played": ("drill", "Played", "Relays of the kind that were played into copies of the population's telemetry."),
     "trials": ("drill", "Trials", "Relays that the figure rests on."),

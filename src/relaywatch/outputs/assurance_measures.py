@@ -110,8 +110,8 @@ def _blind(coverage: CoverageReport) -> Iterator[_Row]:
 def _drill(drill: DrillReport) -> Iterator[_Row]:
     for kind, rows in (("played", drill.rows), ("evading", drill.evaded)):
         for row in rows:
-            name = f"{kind}: {topology_word(row.topology)}, {printable(row.population)}"
-            yield "drills", f"{name}: provable", answer_word(row.provable), "", "provable"
+            where = f"{topology_word(row.topology)}, {printable(row.population)}"
+            name = f"{kind}: {where}, provable {answer_word(row.provable)}"
             yield "drills", f"{name}: relays played", row.played, "relays", "played"
             yield "drills", f"{name}: recall", row.relay, "share", "recall"
             yield "drills", f"{name}: relay or suspected", row.flagged, "share", "flagged"

@@ -11,6 +11,7 @@ from datetime import timedelta
 from typing import Final
 
 from relaywatch.model.assurance import (
+    ALL_DEVICES,
     Answer,
     AssuranceReport,
     BlindSpot,
@@ -19,6 +20,7 @@ from relaywatch.model.assurance import (
     DrillRow,
     ExceptionState,
     ExceptionStatus,
+    Figure,
     RowCoverage,
     Shares,
     SourceFeed,
@@ -124,7 +126,7 @@ def sections(report: AssuranceReport) -> list[Section]:
         _watched(report.coverage),
         _unwatched(report.coverage),
         _blind(report.coverage.blind_spots, report.coverage.window_s),
-        _drills(report.drill),
+        _drills(report.drill, report.coverage),
         _exceptions(report.exceptions),
         _findings(report.findings),
         _method(report),
@@ -159,7 +161,7 @@ def _summary(report: AssuranceReport) -> Section:
     sentences = [*_coverage_sentences(report, fleet), _verdict_sentence(report.findings)]
     sentences += [_drill_sentence(report.drill), _exception_sentence(report.exceptions)]
     if fleet is not None and fleet.remedies:
-        sentences.append(f"What would help most, and cost least: {printable(fleet.remedies[0])}.")
+        sentences.append(f"What would help first: {printable(fleet.remedies[0])}.")
     rows = [
         [Cell(name or DEFINITIONS[key].name), Cell(value), Cell(how(report, key), tone=SOFT)]
         for key, name, value in _key_figures(report, fleet)
@@ -185,7 +187,7 @@ def _coverage_sentences(report: AssuranceReport, fleet: GroupCoverage | None) ->
         f"In {share(every.yes)} of app windows a relay of any kind would have been shown, in {share(every.in_part)} "
         f"perhaps, in {share(every.no)} not."
     )
-    yield f"In {share(fleet.disprovable.yes)} of app windows no finding means that there was no relay."
+    yield f"That nothing was found means that there was no relay in {share(fleet.disprovable.yes)} of app windows."
     if fleet.disprovable.yes < 1.0:
         yield NOT_OBSERVED
     if coverage.silent_devices:
@@ -212,8 +214,8 @@ def _drill_sentence(drill: DrillReport | None) -> str:
     if not kept + failed:
         return "A drill was run, but not where coverage promises a proof."
     return (
-        f"Drills checked {plural(kept + failed, 'promise')}: {kept:,} kept, {failed:,} broken "
-        f"(at least {share(PROMISED_RECALL)} of played relays must be found)."
+        f"Drills checked {plural(kept + failed, 'promise')}, by kind of relay and group: {kept:,} kept, "
+        f"{failed:,} broken (at least {share(PROMISED_RECALL)} of played relays must be found)."
     )
 
 
@@ -238,8 +240,8 @@ def _key_figures(report: AssuranceReport, fleet: GroupCoverage | None) -> Iterat
         yield "provable", "Provable, any kind", answers(fleet.provable["every"])
         yield "disprovable", "", answers(fleet.disprovable)
     if drill is not None:
-        for row in drill.rows[:MOST_ROWS]:
-            name = f"Recall, {topology_word(row.topology)}, {printable(row.population, limit=60)}"
+        for row in _together(drill.rows)[:MOST_ROWS]:
+            name = f"Recall, {topology_word(row.topology)}, provable {answer_word(row.provable)}"
             yield "recall", name, f"{figure(row.relay)}, {plural(row.played, 'relay')} played"
         yield "decoys", "Decoys called relay", figure(drill.decoys)
         yield "alarms", "", f"{rate(drill.site_alarms)} per app-day"
@@ -247,6 +249,11 @@ def _key_figures(report: AssuranceReport, fleet: GroupCoverage | None) -> Iterat
     counts = verdict_counts(report.findings)
     named = (f"{VERDICT_TEXT[verdict]} {count:,}" for verdict, count in counts.items() if count)
     yield "findings", "", ", ".join(named) or "none"
+
+
+def _together(rows: Sequence[DrillRow]) -> Sequence[DrillRow]:
+    """The rows of all devices, of which those of groups are parts."""
+    return [row for row in rows if row.population == ALL_DEVICES] or rows
 
 
 # What is watched
@@ -470,13 +477,13 @@ def _blind_row(spot: BlindSpot) -> list[Cell]:
 # Drills
 
 
-def _drills(drill: DrillReport | None) -> Section:
+def _drills(drill: DrillReport | None, coverage: CoverageReport) -> Section:
     title = "Drills passed and failed"
     if drill is None:
         return Section("drills", title, ("drill",), [_drill_sentence(None)])
     plan = ", ".join(f"{printable(name)} {printable(value)}" for name, value in drill.plan.items())
     sentences = [
-        f"Played into a copy of the site's own telemetry: {plural(drill.episodes, 'relay episode')}, "
+        f"Played into a copy of the site's own telemetry: {plural(drill.episodes, 'relay')}, "
         f"with seed {drill.seed}{f' ({plan})' if plan else ''}.",
         _drill_sentence(drill),
         f"Of decoys, the same traffic with nothing passed on, {figure(drill.decoys)} were called relay.",
@@ -487,18 +494,10 @@ def _drills(drill: DrillReport | None) -> Section:
     if drill.evaded:
         evaded = [_drill_row(row)[:-1] for row in drill.evaded]
         name = "The same with evasion, of which coverage promises nothing"
-        tables.append(_table(name, _DRILL_COLUMNS[:-1], evaded))
+        tables.append(_table(name, _EVASION_COLUMNS, evaded))
     if drill.costs:
-        costs = [
-            [Cell(printable(name.replace("_", " "))), Cell(recall_cost(cost)), Cell(f"{cost.trials:,.0f}")]
-            for name, cost in drill.costs.items()
-        ]
-        columns = (
-            Column("Field", weight=2),
-            Column("Recall it costs", "cost", 2),
-            Column("Trials", "trials", numeric=True),
-        )
-        tables.append(_table("What gaps cost", columns, costs))
+        costs = [_cost_row(name, cost, coverage) for name, cost in drill.costs.items()]
+        tables.append(_table("What gaps cost", _COST_COLUMNS, costs))
     alerts = [broken_promise(row) for row in drill.rows if broken(row)][:MOST_ROWS]
     return Section("drills", title, ("drill",), sentences, alerts, [table for table in tables if table.rows])
 
@@ -515,11 +514,17 @@ _DRILL_COLUMNS: Final = (
 )
 
 
+_EVASION_COLUMNS: Final = (_DRILL_COLUMNS[0], Column("Evasion", weight=2), *_DRILL_COLUMNS[2:-1])
 _COST_COLUMNS: Final = (
-    Column("Field", weight=2),
+    Column("Gap", weight=3),
     Column("Recall it costs", "cost", 2),
     Column("Trials", "trials", numeric=True),
 )
+
+
+def _cost_row(name: str, cost: Figure, coverage: CoverageReport) -> list[Cell]:
+    named = gap_words(name, coverage.gaps)
+    return [Cell(named), Cell(recall_cost(cost)), Cell(f"{cost.trials:,.0f}")]
 
 
 def _drill_row(row: DrillRow) -> list[Cell]:

@@ -60,14 +60,13 @@ def drill_records(report: DrillReport) -> Iterator[dict[str, Any]]:
 
 
 def _headline(report: DrillReport) -> Text:
-    played = sum(row.played for row in report.rows)
-    line = Text(f"{plural(report.episodes, 'episode')} drilled, {plural(played, 'relay')} among them", "bold")
+    line = Text(f"{plural(report.episodes, 'relay')} played into the site's own telemetry", "bold")
     plan = ", ".join(f"{printable(name)} {printable(value)}" for name, value in report.plan.items())
     return line.append(f"\nseed {report.seed}{'; ' if plan else ''}{plan}", "not bold dim")
 
 
 def _played_table(rows: Sequence[DrillRow]) -> Table:
-    table = _row_table("Relays played, beside what coverage had said of where")
+    table = _row_table("Relays played, beside what coverage had said of where", "population")
     table.add_column("", no_wrap=True)
     for row in rows[:MOST_ROWS]:
         outcome = drill_outcome(row)
@@ -76,15 +75,15 @@ def _played_table(rows: Sequence[DrillRow]) -> Table:
 
 
 def _evaded_table(rows: Sequence[DrillRow]) -> Table:
-    table = _row_table("The same with evasion: coverage promises nothing of relays that hide")
+    table = _row_table("The same with evasion: coverage promises nothing of relays that hide", "evasion")
     for row in rows[:MOST_ROWS]:
         table.add_row(*_cells(row))
     return _with_rest(table, len(rows))
 
 
-def _row_table(title: str) -> Table:
+def _row_table(title: str, second: str) -> Table:
     table = Table(box=SIMPLE_HEAD, pad_edge=False, collapse_padding=True, title=title, title_justify="left")
-    table.add_column("relays,\npopulation", overflow="fold", min_width=12)
+    table.add_column(f"relays,\n{second}", overflow="fold", min_width=12)
     table.add_column("\nprovable", no_wrap=True)
     for name in ("\nplayed", "recall,\n95 %", "or sus-\npected", "until\nverdict"):
         table.add_column(name, justify="right", no_wrap=True)
