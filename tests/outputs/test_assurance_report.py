@@ -470,7 +470,7 @@ def _overlapping(boxes: list[tuple[float, ...]]) -> Iterator[tuple[tuple[float, 
 
 def test_without_reportlab_the_user_is_told_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "reportlab.platypus", None)
-    with pytest.raises(RelaywatchError, match=re.escape("pip install 'relaywatch[report]'")):
+    with pytest.raises(RelaywatchError, match=re.escape("pip install 'relaywatch[assurance]'")):
         write_assurance_pdf(bare_report(), tmp_path / "report.pdf")
 
 

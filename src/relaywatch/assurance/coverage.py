@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from relaywatch.assurance.gaps import ASKED, GAPS, remedies_for
 from relaywatch.assurance.rows import row_coverage
 from relaywatch.assurance.watching import Span, Watching, watch
 from relaywatch.detection.settings import Settings
+from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.model.assurance import (
     Answer,
@@ -30,7 +32,7 @@ from relaywatch.model.assurance import (
     SourceFeed,
     WindowCoverage,
 )
-from relaywatch.outputs.summary import UnitRead
+from relaywatch.outputs.summary import HuntSummary, UnitRead
 from relaywatch.sources.discovery import discover
 
 EVERYTHING: Final = "all devices"
@@ -51,6 +53,7 @@ class Coverage:
     formats: Sequence[str]
     clock_errors: Mapping[str, float]
     inbound_formats: frozenset[str]
+    summary: HuntSummary
 
     @property
     def app_days(self) -> float:
@@ -112,22 +115,22 @@ def coverage(
 
     Raises SourceError where a path is missing or of no known format, RelaywatchError where windows are too short.
     """
-    found = discover(paths)
+    found, started = discover(paths), time.monotonic()
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         watched = Unwatched() if watcher is None else watcher
         view = read_view(found.units, Path(folder), device, watched, Settings().allowed_destinations, profiled=True)
-        return coverage_of(view, settings, window_s)
+        return coverage_of(view, settings, window_s, summary_of(view, found, started))
 
 
-def coverage_of(view: View, settings: Settings, window_s: float) -> Coverage:
-    """The coverage of a view whose units were profiled."""
+def coverage_of(view: View, settings: Settings, window_s: float, summary: HuntSummary) -> Coverage:
+    """The coverage of a view whose units were profiled. summary: what was read."""
     watching = watch(view, window_s)
     states = device_states(watching, settings)
     answers = answered(states, watching, settings)
     feeds = source_feeds(view.reads)
     errors = {feed.format: feed.clock_error_s for feed in feeds if feed.clock_error_s is not None}
     report = _report(watching, states, answers, feeds, window_s)
-    return Coverage(report, answers, watching.span, watching.formats, errors, watching.inbound_formats)
+    return Coverage(report, answers, watching.span, watching.formats, errors, watching.inbound_formats, summary)
 
 
 def _report(

@@ -6,6 +6,7 @@ Each twin is judged as the hunt judges: the same kernels, the same settings, and
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,6 +31,7 @@ from relaywatch.engines.findings import Directory, draft_of
 from relaywatch.engines.local import Hunt, Judged, directory_of, findings_of, judge
 from relaywatch.engines.names import text_keys
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
+from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import View, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.model.assurance import Answer, DrillReport
@@ -87,18 +89,18 @@ def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float 
 
     Raises SourceError where nothing can be read, RelaywatchError where no app can be a host.
     """
-    found = discover(paths)
+    found, started = discover(paths), time.monotonic()
     if not found.units:
         first = paths[0] if paths else ""
         raise SourceError(first, "holds no telemetry in a known format.", remedy="See docs/sources.md.")
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         allowed = plan.settings.allowed_destinations
         view = read_view(found.units, Path(folder), plan.device, plan.watcher, allowed, profiled=True)
-        covered = coverage_of(view, plan.settings, window_s)
+        covered = coverage_of(view, plan.settings, window_s, summary_of(view, found, started))
         judged = judge(view.intake, plan)
         findings = findings_of(judged, view, plan)
         hosts = _hosts(covered, findings)
-        if hosts.is_empty():
+        if hosts.is_empty() and wanted.episodes:
             raise RelaywatchError("no app with connections of its own is there to play a relay into.")
         outcomes = _Stage(view, plan, judged, wanted, covered.inbound_formats).played(hosts)
     report = _report(outcomes, covered, findings, wanted)
@@ -292,6 +294,8 @@ def _placed(scene: Scene, seconds: float, rng: np.random.Generator) -> tuple[int
 
 def _chosen(hosts: int, wanted: int, rng: np.random.Generator) -> list[int]:
     """So many hosts, each as likely, none again before all were, in order: one device after another."""
+    if not wanted:
+        return []
     rounds = -(-wanted // hosts)
     drawn = np.concatenate([rng.permutation(hosts) for _ in range(rounds)])[:wanted]
     return [int(k) for k in np.sort(drawn)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -24,13 +24,14 @@ from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import installs_of
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.records import NO_UID, AppKey, Registry
+from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, apply
 from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import Finding
 from relaywatch.outputs.summary import HuntSummary, NotJudged
-from relaywatch.sources.discovery import Discovery, discover
+from relaywatch.sources.discovery import discover
 
 LISTED_NOT_JUDGED: Final = 1_000
 
@@ -76,25 +77,14 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
         view = read_view(discovery.units, Path(folder), plan.device, plan.watcher, plan.settings.allowed_destinations)
         judged = judge(view.intake, plan)
         findings = findings_of(judged, view, plan)
-    summary = HuntSummary(
-        rows=dict(view.intake.rows),
-        units=view.reads,
-        devices=view.devices,
-        apps=view.apps,
-        quarantine=view.quarantine,
-        joins=view.summary,
-        unrecognised=_unread(discovery),
-        seconds=time.monotonic() - started,
+    summary = replace(
+        summary_of(view, discovery, started),
         not_judged=sorted(judged.not_judged)[:LISTED_NOT_JUDGED],
         not_judged_in_all=len(judged.not_judged),
         duplicate_flows=judged.duplicates,
         unused_volumes=judged.unmatched,
     )
     return HuntResult(findings, summary)
-
-
-def _unread(discovery: Discovery) -> list[str]:
-    return [f"{entry.path}: {entry.reason}" for entry in discovery.unrecognised]
 
 
 @dataclass(slots=True)

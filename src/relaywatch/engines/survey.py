@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from relaywatch.detection.settings import Settings
-from relaywatch.engines.view import Unwatched, Watcher, read_view
+from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.outputs.summary import HuntSummary
-from relaywatch.sources.discovery import discover
+from relaywatch.sources.discovery import Discovery, discover
 
 
 def survey(paths: Sequence[Path], device: str = "", watcher: Watcher | None = None) -> HuntSummary:
@@ -25,6 +25,11 @@ def survey(paths: Sequence[Path], device: str = "", watcher: Watcher | None = No
         watched = Unwatched() if watcher is None else watcher
         allowed = Settings().allowed_destinations
         view = read_view(found.units, Path(folder), device, watched, allowed, profiled=True)
+    return summary_of(view, found, started)
+
+
+def summary_of(view: View, found: Discovery, started: float) -> HuntSummary:
+    """What was read and joined. started: monotonic clock, s, at which it began."""
     return HuntSummary(
         rows=dict(view.intake.rows),
         units=view.reads,

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import difflib
 import reprlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -25,6 +26,7 @@ from pydantic import (
 )
 
 from relaywatch.governance.response import first_response
+from relaywatch.model.assurance import ExceptionState, ExceptionStatus
 from relaywatch.model.destination_list import DestinationList
 from relaywatch.model.errors import ExceptionFileError
 from relaywatch.model.finding import App, Destination, ExceptionUse, Finding, Verdict
@@ -221,3 +223,27 @@ def _use(entry: DocumentedException, finding: Finding, now: datetime) -> Excepti
         active=active,
         warning=" ".join(warnings),
     )
+
+
+def statuses(
+    exceptions: Exceptions, findings: Sequence[Finding], now: datetime, expiring_days: int
+) -> list[ExceptionStatus]:
+    """Every exception as it stands at `now` (aware), the first to expire first, with how many findings it covers."""
+    used = Counter(finding.exception.id for finding in findings if finding.exception is not None)
+    found = []
+    for entry in sorted(exceptions.entries, key=lambda entry: (entry.expires, entry.id)):
+        left = entry.expires - now
+        state = ExceptionState.EXPIRED if left < timedelta(0) else ExceptionState.IN_FORCE
+        if timedelta(0) <= left <= timedelta(days=expiring_days):
+            state = ExceptionState.EXPIRING
+        found.append(
+            ExceptionStatus(
+                id=entry.id,
+                owner=entry.owner,
+                reason=entry.reason,
+                expires=entry.expires,
+                state=state,
+                covers=used[entry.id],
+            )
+        )
+    return found

@@ -61,7 +61,7 @@ def write_assurance_pdf(report: AssuranceReport, path: Path) -> None:
         from reportlab.platypus import SimpleDocTemplate
     except ImportError as error:
         raise RelaywatchError(
-            f"{path}: the library reportlab is not installed. Run pip install 'relaywatch[report]'."
+            f"{path}: the library reportlab is not installed. Run pip install 'relaywatch[assurance]'."
         ) from error
     title = _shown(heading(report))
     document = SimpleDocTemplate(
