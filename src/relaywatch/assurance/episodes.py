@@ -21,6 +21,9 @@ from relaywatch.detection.columns import Flags, Floats, Ints
 from relaywatch.model.finding import Topology
 
 SECOND: Final = 1_000_000
+SMOOTHING: Final = 0.2
+"""Deviation of the natural log of what each drawn session's bytes are multiplied by: a smoothed bootstrap, as no two
+sessions of a site are the same to the byte, and a fitted shape has some tens of them only."""
 PARTIES_A_SESSION: Final = 0.5
 """Distinct parties for each session; clients of a relay visit some more often than others."""
 LATENCY_S: Final = (0.005, 0.2)
@@ -136,6 +139,7 @@ def play(wanted: Wanted, rng: np.random.Generator) -> Episode:
     shape = of_kind[int(rng.integers(len(of_kind)))]
     rows = rng.integers(0, len(shape.sessions), wanted.sessions)
     up, down, length = shape.sessions[rows, :3].T
+    up, down = (amount * rng.lognormal(0.0, SMOOTHING, wanted.sessions) for amount in (up, down))
     begin = np.sort(rng.uniform(0.0, wanted.seconds, wanted.sessions))
     sessions = _Sessions(begin, np.minimum(length, wanted.seconds), up * wanted.size, down * wanted.size, rows)
     if wanted.topology is Topology.TUNNEL:
