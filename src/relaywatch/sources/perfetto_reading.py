@@ -41,8 +41,8 @@ from relaywatch.sources.perfetto_packets import (
     advance,
     new_store,
     on_loopback,
-    varint,
 )
+from relaywatch.sources.perfetto_wire import varint
 from relaywatch.sources.reading import Reading
 
 PIECE_BYTES: Final = 4 << 20
