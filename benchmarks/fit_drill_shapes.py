@@ -24,11 +24,16 @@ LONG_S = 2.0
 TOPOLOGIES = ("accepted", "back_connect", "tunnel")
 
 
-def sessions_of(app: LabelledApp) -> pl.DataFrame:
-    """A row a session: what the target leg carried, and its client leg where that is its own."""
-    flows = pl.read_csv(app.folder / "flows.csv", infer_schema_length=None).select(
+def flows_of(app: LabelledApp) -> pl.DataFrame:
+    """The trace's flows: flow_id, start, end in s, payload up and down in bytes."""
+    return pl.read_csv(app.folder / "flows.csv", infer_schema_length=None).select(
         "flow_id", "start", "end", pl.col("tx_payload").alias("up"), pl.col("rx_payload").alias("down")
     )
+
+
+def sessions_of(app: LabelledApp) -> pl.DataFrame:
+    """A row a session: what the target leg carried, and its client leg where that is its own."""
+    flows = flows_of(app)
     pairs = pl.DataFrame(sorted(app.pairs), schema={"client": pl.Int64, "target": pl.Int64}, orient="row")
     targets = flows.select(pl.all().name.prefix("t_"))
     clients = flows.select(pl.all().name.prefix("c_"))
@@ -48,12 +53,13 @@ def shape_of(app: LabelledApp, most: int) -> dict[str, Any] | None:
         return None
     own = rows.gather_every(max(1, rows.height // most)).head(most)
     duration = (own["t_end"] - own["t_start"]).clip(0.0)
-    shape: dict[str, Any] = {"program": app.program, "scenario": app.scenario, "sessions": []}
+    begun = float(rows["t_start"].to_numpy()[-1] - rows["t_start"].to_numpy()[0])
+    shape: dict[str, Any] = {"program": app.program, "scenario": app.scenario, "rate": round(rows.height / begun, 4)}
     if app.topology == "tunnel":
-        links = rows.unique("client")
+        links = flows_of(app).filter(pl.col("flow_id").is_in(sorted({client for client, _ in app.pairs})))
         shape["links"] = links.height
-        shape["framing_down"] = round(float(links["c_up"].sum() / rows["t_down"].sum()), 4)
-        shape["framing_up"] = round(float(links["c_down"].sum() / rows["t_up"].sum()), 4)
+        shape["framing_down"] = round(float(links["up"].sum() / rows["t_down"].sum()), 4)
+        shape["framing_up"] = round(float(links["down"].sum() / rows["t_up"].sum()), 4)
         columns = [own["t_up"], own["t_down"], duration]
     else:
         if rows["client"].n_unique() < rows.height:

@@ -26,6 +26,13 @@ def spread(*names: str, sessions: list[int] | None = None, spans: list[tuple[flo
     return spread_of([f"www.{name}" for name in names], ["192.0.2.1"] * len(names), *times, counts)
 
 
+def test_destinations_without_name_and_address_are_one_and_the_statement_says_so():
+    spread = spread_of([None] * 3, ["", "", "198.51.100.9"], np.zeros(3), np.ones(3), np.ones(3, np.int64))
+    assert (spread.distinct, spread.parties.count("")) == (2, 2)
+    item = spread_item(spread, 8, None)
+    assert "2 bridges go to addresses that no source shows" in item.statement
+
+
 @pytest.mark.parametrize(
     ("hostname", "address", "expected"),
     [

@@ -296,6 +296,60 @@ class TestWhoseItIs:
         assert result.summary.joins.contested_addresses > 0
 
 
+APP_DIALLED = {
+    "android_package": "com.a", "android_uid": 10_123, "device_uid": "phone-1", "protocol_num": 6, "direction_id": 2,
+    "direction_observability": 1, "remote_port": 443, "clock": "device",
+}  # fmt: skip
+
+
+class TestWithoutAddresses:
+    """Perfetto's flows have ports and no address, connect events an address and no local port."""
+
+    def trace(self, *starts: float, **further) -> Batch:
+        count = len(starts)
+        row = APP_DIALLED | {"source": "trace", "bytes_observability": 2, "bytes_out": 9, "bytes_in": 9}
+        many = {"start_time": [BEGIN_US + round(start * 1e6) for start in starts], "flow_id": range(count)}
+        many |= {"local_port": [40_000 + n for n in range(count)], "position": range(count)}
+        return batch("flows", row | many | further, length=count)
+
+    def connects(self, *starts: float, **further) -> Batch:
+        count = len(starts)
+        row = APP_DIALLED | {"source": "connects.log", "bytes_observability": 0}
+        many = {"start_time": [BEGIN_US + round(start * 1e6) for start in starts], "flow_id": range(count)}
+        many |= {"remote_ip": [f"198.51.{n}.9" for n in range(count)], "position": range(count)}
+        return batch("flows", row | many | further, length=count)
+
+    def matched(self, trace: Batch, connects: Batch) -> int:
+        (pair,) = hunted_views({"trace": [trace], "log": [connects]}).summary.joins.pairs
+        assert (pair.one, pair.other) == ("log", "trace")
+        return pair.matched
+
+    def test_an_apps_connect_brings_the_address_of_the_one_flow_that_fits(self):
+        assert self.matched(self.trace(10, 20, 30), self.connects(10.01, 20.02, 29.99)) == 3
+
+    def test_where_two_fit_none_is_taken(self):
+        assert self.matched(self.trace(10, 10.1, 30), self.connects(10.02, 10.12, 30)) == 1
+        assert self.matched(self.trace(10, 30), self.connects(10.02, 10.12)) == 0
+        assert self.matched(self.trace(10, 10.1), self.connects(10.05, 60)) == 0
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"android_package": "com.b", "android_uid": 10_124},
+            {"remote_port": 80},
+            {"android_package": None, "android_uid": None},
+        ],
+    )
+    def test_another_app_or_port_and_an_unknown_app_do_not_fit(self, other):
+        assert self.matched(self.trace(10, 20), self.connects(10, 20, **other)) == 0
+
+    def test_a_connect_at_another_time_does_not_fit(self):
+        assert self.matched(self.trace(10, 50), self.connects(11, 49)) == 0
+
+    def test_sessions_that_the_phone_accepted_are_no_connects(self):
+        assert self.matched(self.trace(10, 20, direction_id=1), self.connects(10, 20)) == 0
+
+
 class TestApps:
     def signal(self, package: str, kind: SignalKind, **further) -> Batch:
         row = {

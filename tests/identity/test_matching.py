@@ -46,6 +46,12 @@ def test_a_burst_to_one_endpoint_meets_in_full_though_the_near_ones_are_taken():
     assert (found.rivals > 0).all()
 
 
+def test_another_place_where_a_record_fits_is_counted():
+    found = match(side([(1, 10.1)]), side([(1, 10.0), (1, 10.4)]), 1.0)
+    assert pairs(found) == [(0, 0)]
+    assert found.others.tolist() == [1]
+
+
 def test_a_socket_table_meets_the_connection_that_was_open():
     snapshot = side([(1, 50.0)], first_seen=True)
     flows = side([(1, 10.0), (1, 48.0)], lasting=5.0)

@@ -247,6 +247,13 @@ def zstd(data: bytes) -> bytes:
     return pa.Codec("zstd").compress(data, asbytes=True)
 
 
+@pytest.mark.parametrize("pack", [lambda data: message(50, zlib.compress(data)), lambda data: message(133, zstd(data))])
+def test_a_trace_is_told_by_a_first_packet_longer_than_what_is_looked_at(tmp_path, pack):
+    noise = packet(at(0.5) + message(11, random.Random(1).randbytes(200_000)))  # noqa: S311  no secret
+    rows, _, _ = read(tmp_path, packet(pack(HEAD + noise + b"".join(accepted())), 1))
+    assert len(rows["flows"]) == 1
+
+
 def test_a_decompression_bomb_is_put_aside_in_bounded_memory(tmp_path):
     bomb = zlib.compress(bytes(1 << 26), 9)
     content = HEAD + packet(message(50, bomb), 1) + b"".join(accepted())

@@ -24,6 +24,7 @@ SECOND: Final = 1_000_000
 SMOOTHING: Final = 0.2
 """Deviation of the natural log of what each drawn session's bytes are multiplied by: a smoothed bootstrap, as no two
 sessions of a site are the same to the byte, and a fitted shape has some tens of them only."""
+BUSY: Final = 0.5
 PARTIES_A_SESSION: Final = 0.5
 """Distinct parties for each session; clients of a relay visit some more often than others."""
 LATENCY_S: Final = (0.005, 0.2)
@@ -52,10 +53,16 @@ class Evasion(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What one real program's sessions look like. sessions: rows of `_SESSION`, of tunnels the first three columns."""
+    """What one real program's sessions look like.
+
+    sessions: a row each: bytes up, bytes down, duration s; of programs with a client leg a session also lag s, client
+    bytes up, client bytes down, and s that the client leg lasts longer. rate: sessions that it served a second;
+    framing_down, framing_up: bytes of its links over bytes of its targets, either way.
+    """
 
     program: str
     sessions: Floats
+    rate: float
     links: int = 1
     framing_down: float = 1.0
     framing_up: float = 1.0
@@ -117,6 +124,7 @@ def _shape(entry: dict[str, Any]) -> Shape:
     return Shape(
         program=entry["program"],
         sessions=np.array(entry["sessions"], np.float64),
+        rate=entry["rate"],
         links=entry.get("links", 1),
         framing_down=entry.get("framing_down", 1.0),
         framing_up=entry.get("framing_up", 1.0),
@@ -135,8 +143,7 @@ class _Sessions(NamedTuple):
 
 def play(wanted: Wanted, rng: np.random.Generator) -> Episode:
     """One relay at work. The same request and generator state give the same episode."""
-    of_kind = shapes()[wanted.topology]
-    shape = of_kind[int(rng.integers(len(of_kind)))]
+    shape = _drawn(wanted, rng)
     rows = rng.integers(0, len(shape.sessions), wanted.sessions)
     up, down, length = shape.sessions[rows, :3].T
     up, down = (amount * rng.lognormal(0.0, SMOOTHING, wanted.sessions) for amount in (up, down))
@@ -145,6 +152,16 @@ def play(wanted: Wanted, rng: np.random.Generator) -> Episode:
     if wanted.topology is Topology.TUNNEL:
         return _tunnel(shape, sessions, wanted, rng)
     return _paired(shape, sessions, wanted, rng)
+
+
+def _drawn(wanted: Wanted, rng: np.random.Generator) -> Shape:
+    """One of the programs that served at least BUSY of the wanted rate: long sessions do not come in quick succession.
+
+    Where none did, the one that came nearest.
+    """
+    of_kind, rate = shapes()[wanted.topology], wanted.sessions / wanted.seconds
+    able = [shape for shape in of_kind if shape.rate >= BUSY * rate]
+    return able[int(rng.integers(len(able)))] if able else max(of_kind, key=lambda shape: shape.rate)
 
 
 def without_relaying(wanted: Wanted, rng: np.random.Generator) -> Episode:

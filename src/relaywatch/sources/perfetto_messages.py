@@ -24,6 +24,10 @@ FIXED32: Final = 5
 
 _SERVICE_FIELDS: Final = {3: VARINT, 10: VARINT, 6: LENGTH, 33: LENGTH, 36: LENGTH, 50: LENGTH, 89: LENGTH, 133: LENGTH}
 """What the tracing service puts into packets: producer, sequence, clocks, configuration, marker, compression, uuid."""
+_COMPRESSED: Final = {50 << 3 | LENGTH: b"\x78", 133 << 3 | LENGTH: b"\x28\xb5\x2f\xfd"}
+"""Fields of compressed packets, with how their content begins (RFC 1950, RFC 8878)."""
+_AFTER: Final = 64
+"""Bytes of the service's own numbers behind them."""
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
@@ -77,7 +81,7 @@ def is_trace(head: bytes) -> bool:
             break
         at = begin + length
         if at > len(head):
-            break
+            return known or _begins_compressed(head[begin:], length)
         try:
             met = [(number, wire) for number, wire, _, _ in fields(head[begin:at])]
         except ValueError:
@@ -86,6 +90,17 @@ def is_trace(head: bytes) -> bool:
             return known
         known = known or any(number in _SERVICE_FIELDS for number, _ in met)
     return known
+
+
+def _begins_compressed(packet: bytes, length: int) -> bool:
+    """Whether a packet of which only the start is at hand is nothing but one block of compressed packets."""
+    try:
+        tag, at = varint(packet, 0)
+        inner, at = varint(packet, at)
+    except ValueError:
+        return False
+    magic = _COMPRESSED.get(tag)
+    return magic is not None and packet.startswith(magic, at) and 0 <= length - at - inner <= _AFTER
 
 
 def clocks(snapshot: bytes) -> dict[int, int]:

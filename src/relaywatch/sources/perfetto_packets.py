@@ -11,16 +11,15 @@ of times and lengths, or beyond aggregation_threshold with totals only.
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from relaywatch.model.compilation import compiled
 from relaywatch.sources.capture_columns import Integers, Octets, Record, Records
-from relaywatch.sources.perfetto_messages import BOOTTIME, FIXED32, FIXED64, LENGTH, VARINT
-
-Number = Any
-"""A 64-bit integer within a kernel; NumPy's types tell signed and unsigned ones apart where Numba converts."""
+from relaywatch.sources.capture_flows import mix
+from relaywatch.sources.perfetto_messages import BOOTTIME, LENGTH, VARINT
+from relaywatch.sources.perfetto_wire import Number, field, varint
 
 ROOM: Final = 262_144
 """Packets that one bundle may list, and rows of the output."""
@@ -45,7 +44,6 @@ FULL: Final = 1
 NEED_MORE: Final = 2
 LOST: Final = 3
 TOO_LONG: Final = 4
-TAKEN: Final = 0
 
 MET: Final = 0  # places in the counters: TracePackets met,
 ROWS: Final = 1  # rows and notes waiting,
@@ -174,46 +172,6 @@ def new_store(salt: int) -> Store:
         np.zeros(1, FRAME),
         np.zeros(1, CONTEXT),
     )
-
-
-@compiled
-def varint(octets: Octets, at: Number, end: Number) -> tuple[np.uint64, Number]:
-    """The number at `at`, and where it ends; -1 where it has no end."""
-    value = np.uint64(0)
-    shift = np.uint64(0)
-    for i in range(at, min(end, at + 10)):
-        byte = np.uint64(octets[i])
-        value |= (byte & np.uint64(0x7F)) << shift
-        if byte < np.uint64(0x80):
-            return value, i + 1
-        shift += np.uint64(7)
-    return np.uint64(0), -1
-
-
-@compiled
-def field(octets: Octets, at: Number, end: Number) -> tuple[Number, Number, np.uint64, Number, Number]:
-    """Number, wire type, value, and where the content begins and ends; number -1: damaged."""
-    tag, at = varint(octets, at, end)
-    number, wire = np.int64(tag >> np.uint64(3)), np.int64(tag & np.uint64(7))
-    if at < 0 or number < 1 or number >= 1 << 29:
-        return -1, 0, np.uint64(0), 0, 0
-    value, begin, after = np.uint64(0), at, at
-    if wire == VARINT:
-        value, after = varint(octets, at, end)
-    elif wire == LENGTH:
-        value, begin = varint(octets, at, end)
-        if begin < 0 or value > np.uint64(end - begin):
-            return -1, 0, np.uint64(0), 0, 0
-        after = begin + np.int64(value)
-    elif wire == FIXED64:
-        after = at + 8
-    elif wire == FIXED32:
-        after = at + 4
-    else:
-        after = -1
-    if after < 0 or after > end:
-        return -1, 0, np.uint64(0), 0, 0
-    return number, wire, value, begin, after
 
 
 @compiled
@@ -361,14 +319,6 @@ def take(octets: Octets, frame: Record, wanted: Number, store: Store) -> None:
         note(Note.STATS, frame.stats[0], frame.stats[1], store)
     else:
         store.counters[OTHER] += 1
-
-
-@compiled
-def mix(value: np.uint64) -> np.uint64:
-    """SplitMix64's finalizer (Steele, Lea and Flood, 2014)."""
-    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
 
 
 @compiled

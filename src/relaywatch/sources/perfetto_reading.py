@@ -16,7 +16,7 @@ from relaywatch.model.errors import SourceError
 from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.model.tables import Batch
 from relaywatch.sources.android_facts import LAST_UID, USER_UIDS, package_name
-from relaywatch.sources.capture_columns import Octets, Records
+from relaywatch.sources.capture_columns import Integers, Octets, Records
 from relaywatch.sources.capture_decode import TCP
 from relaywatch.sources.capture_flows import Finished, FlowTable, Sight
 from relaywatch.sources.capture_framing import Application
@@ -41,8 +41,8 @@ from relaywatch.sources.perfetto_packets import (
     advance,
     new_store,
     on_loopback,
-    varint,
 )
+from relaywatch.sources.perfetto_wire import varint
 from relaywatch.sources.reading import Reading
 
 PIECE_BYTES: Final = 4 << 20
@@ -231,7 +231,8 @@ class _Trace:
         rows, self._waiting = np.concatenate([*self._waiting, rows]), []
         time = self._clock.of(rows["time"], rows["clock"])
         # A bundle with one packet that cannot be dated is put aside as a whole: it is one record.
-        good = ~np.isin(rows["position"], rows["position"][time < 0])
+        bad = time < 0
+        good = ~np.isin(rows["position"], rows["position"][bad]) if bad.any() else ~bad
         self._put_aside(rows[~good])
         rows["time"] = time
         return self._counted(rows[good])
@@ -243,8 +244,8 @@ class _Trace:
     def _counted(self, rows: Records) -> Records:
         """The rows but for the loopback interface's."""
         own = on_loopback(rows)
-        kept, left = rows[~own], len(np.unique(rows["position"][own]))
-        with_rows = len(np.unique(kept["position"]))
+        kept, left = rows[~own], _distinct(rows["position"][own])
+        with_rows = _distinct(kept["position"])
         self.reading.tally.met(left + with_rows)
         self.reading.tally.left(LOOPBACK, left)
         self.reading.tally.with_rows += with_rows
@@ -330,6 +331,11 @@ class _Trace:
         whose = {"android_package": app.package if app else None, "android_uid": uid, "local_port": port}
         skew = {"clock_skew_bound_s": self._rows.skew_s, "detail": detail}
         self._told.add("signals", position, self._device, **columns, **whose, **skew)
+
+
+def _distinct(ordered: Integers) -> int:
+    """How many different numbers there are; equal ones stand together."""
+    return int(np.count_nonzero(ordered[1:] != ordered[:-1])) + min(len(ordered), 1)
 
 
 def _inflated(content: bytes, kind: Note) -> bytes:
