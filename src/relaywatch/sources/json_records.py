@@ -103,12 +103,8 @@ def _halved(block: Block, asked: Sequence[_Asked]) -> Iterator[tuple[Block, pa.T
     if block.content.count(b"\n") <= FEWEST_AT_ONCE:
         yield from _sorted_out(block, asked)
         return
-    cut = block.content.index(b"\n", len(block.content) // 2) + 1
-    if cut == len(block.content):
-        cut = block.content.rindex(b"\n", 0, len(block.content) - 1) + 1
-    head = Block(block.first_line, block.content[:cut])
-    yield from _halved(head, asked)
-    yield from _halved(Block(block.first_line + head.content.count(b"\n"), block.content[cut:]), asked)
+    for half in block.halves():
+        yield from _halved(half, asked)
 
 
 def _first_fit(block: Block, asked: Sequence[_Asked]) -> pa.Table | None:
