@@ -154,7 +154,8 @@ def main() -> None:
     options.add_argument("--only", nargs="*", help="formats, by name")
     options.add_argument("--json", type=Path, help="write the figures to this file")
     given = options.parse_args()
-    os.environ |= {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent)}
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
+    os.environ |= {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     names = run([sys.executable, "-c", NAMES]).output.split()
     print("| format | records | MiB | ours/s | Polars/s | DuckDB/s | of the faster | peak GiB | bar |")
     print("|---|---|---|---|---|---|---|---|---|")
