@@ -176,5 +176,37 @@ WRITTEN: Final[dict[str, Callable[[int, Path], object]]] = {
     "netstats-csv": _lines("netstats.csv", NETSTATS, _netstats),
 }
 """Formats without a writer of ours."""
-CASES: Final = {str(fmt): _exported(fmt) for fmt in ExportFormat if fmt not in NOT_LINES} | WRITTEN
+
+
+def _broken(write: Callable[[int, Path], object]) -> Callable[[int, Path], object]:
+    """As `write`, with every 50th line cut off in its middle."""
+
+    def cut(count: int, folder: Path) -> object:
+        write(count, folder)
+        for path in [path for path in folder.rglob("*") if path.is_file()]:
+            lines = path.read_bytes().splitlines(keepends=True)
+            lines[49::50] = [line[: len(line) // 2] + b"\n" for line in lines[49::50]]
+            path.write_bytes(b"".join(lines))
+        return None
+
+    return cut
+
+
+def _headed(count: int, folder: Path) -> None:
+    """A Zeek log with its header before every other record."""
+    _exported(ExportFormat.ZEEK)(count, folder)
+    for path in folder.rglob("*.log"):
+        lines = path.read_bytes().splitlines(keepends=True)
+        header = b"".join(line for line in lines if line.startswith(b"#") and not line.startswith(b"#close"))
+        records = [line for line in lines if not line.startswith(b"#")]
+        path.write_bytes(b"".join(header + b"".join(records[at : at + 2]) for at in range(0, len(records), 2)))
+
+
+DAMAGED: Final[dict[str, Callable[[int, Path], object]]] = {
+    "zeek-json, 1 in 50 cut": _broken(WRITTEN["zeek-json"]),
+    "ndjson, 1 in 50 cut": _broken(_exported(ExportFormat.NDJSON)),
+    "zeek, headers between": _headed,
+}
+"""Files that are slow to read where a reader takes damage record by record; without a bar."""
+CASES: Final = {str(fmt): _exported(fmt) for fmt in ExportFormat if fmt not in NOT_LINES} | WRITTEN | DAMAGED
 """Every line-based format, by name: writes N records into a folder."""

@@ -50,6 +50,11 @@ LINES = st.one_of(
             *(b"", b" ", b"{}", b"null", b"{}{}", b'{"name":', b'{}}{"name":1}', b'{"who":{"id":1}}', b'{"name":7}'),
             *(
                 b'{"count":1.0}',
+                b'{"count" : 5}',
+                b'{"c\\u006funt":5}',
+                b'{"who":{"id":"y"}}',
+                b'{"who":null,"more":[]}',
+                b'{"who":{"other":1}}',
                 b'{"count":"9"}',
                 b'{"count":1e999}',
                 b'{"share":1}',
@@ -73,7 +78,10 @@ def test_whole_blocks_give_what_single_lines_give(lines, copies):
     with pytest.MonkeyPatch.context() as patch:
         rows, aside, reading = read(content)
         slow_rows, slow_aside, _ = line_by_line(content, patch)
+        patch.setattr(json_records, "FEWEST_AT_ONCE", 2)
+        halved_rows, halved_aside, _ = read(content)
     assert (rows, aside) == (slow_rows, slow_aside)
+    assert (rows, aside) == (halved_rows, halved_aside)
     assert reading.tally.records == len(rows) + len(aside)
 
 
@@ -99,3 +107,15 @@ def test_what_converts_without_loss_is_taken():
         "who": {"id": "true", "ports": [80, 443]},
         "position": 1,
     }
+
+
+@pytest.mark.parametrize("spelt", ['"count":5', '"count" : 5', '"count"\t:5', '"c\\u006funt":5'])
+def test_a_name_is_found_however_it_is_spelt_among_records_without_it(spelt):
+    rows, aside, _ = read(b'{"name":"a"}\n' * 50 + b"{" + spelt.encode() + b"}\n" + b'{"name":"b"}\n' * 50)
+    assert not aside
+    assert [row["count"] for row in rows] == [None] * 50 + [5] + [None] * 50
+
+
+def test_an_object_has_all_fields_of_its_schema_whichever_occur():
+    rows, _, _ = read(b'{"who":{"id":"x"}}\n{"who":null}\n{}\n')
+    assert [row["who"] for row in rows] == [{"id": "x", "ports": None}, None, None]

@@ -587,6 +587,31 @@ def test_whole_blocks_of_json_give_what_single_lines_give(seed):
     assert sorted(map(str, aside.records)) == sorted(map(str, slow_aside.records))
 
 
+def test_a_header_before_every_other_record_costs_nothing_and_changes_nothing():
+    records = [conn(uid=f"C{n}", ts=f"{1_700_000_000 + n}.5") for n in range(20)]
+    again = b"".join(log(*pair) for pair in zip(records[::2], records[1::2], strict=True))
+    rows, quarantine = read_bytes(ZeekConn(), again)
+    once, _ = read_bytes(ZeekConn(), log(*records))
+    lines = [number for number, line in enumerate(again.splitlines(), 1) if not line.startswith(b"#")]
+    assert not quarantine.total
+    assert [row["position"] for row in rows["flows"]] == lines
+    same = [{k: v for k, v in row.items() if k not in ("position", "flow_id")} for row in rows["flows"]]
+    assert same == [{k: v for k, v in row.items() if k not in ("position", "flow_id")} for row in once["flows"]]
+
+
+def test_headers_with_other_columns_between_records_each_go_for_what_follows():
+    swapped = [*FIELDS[:-1][::-1], FIELDS[-1]]
+    first, second, third = (conn(uid=f"C{n}", ts=f"{1_700_000_000 + n}.5") for n in range(3))
+    content = log(first) + log(second, fields=swapped) + as_json(third).encode() + b"\n"
+    rows, quarantine = read_bytes(ZeekConn(), content)
+    assert not quarantine.total
+    assert [row["start_time"].timestamp() for row in rows["flows"]] == [
+        1_700_000_000.5,
+        1_700_000_001.5,
+        1_700_000_002.5,
+    ]
+
+
 def test_names_beyond_what_memory_holds_are_left_out_but_counted(tmp_path, monkeypatch):
     for module in ("zeek", "zeek_http"):
         monkeypatch.setattr(f"relaywatch.sources.{module}.NAMES_KEPT", 2)

@@ -92,7 +92,16 @@ def parted(block: Block, *schemas: pa.Schema) -> Iterator[tuple[Block, pa.Table 
     damaged, the parts are not in order: what is sound around them comes first.
     """
     names = _Names(block.content)
-    yield from _halved(block, [(schema, names.met(schema)) for schema in schemas])
+    asked = [(schema, names.met(schema)) for schema in schemas]
+    framed = _framed(block)
+    if framed.all():
+        yield from _halved(block, asked)
+        return
+    lines = list(block.lines())
+    whole = [line for line, good in zip(lines, framed.tolist(), strict=True) if good]
+    if whole:
+        yield from _halved(Block.of(whole), asked)
+    yield Block.of([line for line, good in zip(lines, framed.tolist(), strict=True) if not good]), None
 
 
 def _halved(block: Block, asked: Sequence[_Asked]) -> Iterator[tuple[Block, pa.Table | None]]:
@@ -103,12 +112,8 @@ def _halved(block: Block, asked: Sequence[_Asked]) -> Iterator[tuple[Block, pa.T
     if block.content.count(b"\n") <= FEWEST_AT_ONCE:
         yield from _sorted_out(block, asked)
         return
-    cut = block.content.index(b"\n", len(block.content) // 2) + 1
-    if cut == len(block.content):
-        cut = block.content.rindex(b"\n", 0, len(block.content) - 1) + 1
-    head = Block(block.first_line, block.content[:cut])
-    yield from _halved(head, asked)
-    yield from _halved(Block(block.first_line + head.content.count(b"\n"), block.content[cut:]), asked)
+    for half in block.halves():
+        yield from _halved(half, asked)
 
 
 def _first_fit(block: Block, asked: Sequence[_Asked]) -> pa.Table | None:
@@ -118,21 +123,33 @@ def _first_fit(block: Block, asked: Sequence[_Asked]) -> pa.Table | None:
 
 def _sorted_out(block: Block, asked: Sequence[_Asked]) -> Iterator[tuple[Block, pa.Table | None]]:
     """The lines that fit a schema, at once, then the others, for a close look at each."""
-    shapes = [_shape(pa.struct(list(met))) for _, met in asked]
-    fitting: list[list[tuple[int, bytes]]] = [[] for _ in asked]
-    others: list[tuple[int, bytes]] = []
-    for number, line in block.lines():
-        record = _plain_record(line)
-        which = next((n for n, shape in enumerate(shapes) if record is not None and _suits(record, shape)), None)
-        (others if which is None else fitting[which]).append((number, line))
-    for one, lines in zip(asked, fitting, strict=True):
-        part = Block.of(lines) if lines else None
-        if part is not None and (table := _first_fit(part, [one])) is not None:
-            yield part, table
-        else:
-            others += lines
+    records = [(number, line, _plain_record(line)) for number, line in block.lines()]
+    others = [(number, line) for number, line, record in records if record is None]
+    sound = [(number, line) for number, line, record in records if record is not None]
+    part = Block.of(sound) if sound and others else None
+    if part is not None and (table := _first_fit(part, asked)) is not None:
+        yield part, table
+    else:
+        told = [record for *_, record in records if record is not None]
+        for fitting, one in _by_schema(sound, told, asked):
+            part = Block.of(fitting)
+            if one is not None and (table := _first_fit(part, [one])) is not None:
+                yield part, table
+            else:
+                others += fitting
     if others:
         yield Block.of(sorted(others)), None
+
+
+def _by_schema(
+    lines: Sequence[tuple[int, bytes]], records: Sequence[dict[str, Any]], asked: Sequence[_Asked]
+) -> Iterator[tuple[list[tuple[int, bytes]], _Asked | None]]:
+    """The lines by the first of the schemas that their records fit without conversion; None: they fit none."""
+    shapes = [_shape(pa.struct(list(met))) for _, met in asked]
+    fitting: list[list[tuple[int, bytes]]] = [[] for _ in (*asked, None)]
+    for line, record in zip(lines, records, strict=True):
+        fitting[next((n for n, shape in enumerate(shapes) if _suits(record, shape)), -1)].append(line)
+    yield from ((found, one) for found, one in zip(fitting, (*asked, None), strict=True) if found)
 
 
 def _plain_record(line: bytes) -> dict[str, Any] | None:
@@ -172,29 +189,28 @@ def _suits(value: object, shape: _Shape) -> bool:
 
 
 def _regular(block: Block) -> int:
-    """How many lines, if each begins and ends as one object does and all is UTF-8, which Arrow does not check.
-
-    0: one does not.
-    """
-    content = block.content
-    if not content.startswith(b"{"):
+    """How many lines, if all is UTF-8, which Arrow does not check; else 0."""
+    try:
+        sound = block.content.isascii() or bool(block.content.decode())
+    except UnicodeDecodeError:
         return 0
-    octets = np.frombuffer(content, np.uint8)
+    return int(np.count_nonzero(np.frombuffer(block.content, np.uint8) == ord("\n"))) if sound else 0
+
+
+def _framed(block: Block) -> NDArray[np.bool_]:
+    """Whether each line begins and ends as one object does."""
+    octets = np.frombuffer(block.content, np.uint8)
     ends = np.flatnonzero(octets == ord("\n"))
+    begins = np.concatenate(([0], ends[:-1] + 1))
     last = octets[ends - 1]
     if (last == ord("\r")).any():
         last = np.where(last == ord("\r"), octets[ends - 2], last)
-    if (last != ord("}")).any() or (octets[ends[:-1] + 1] != ord("{")).any():
-        return 0
-    try:
-        sound = content.isascii() or bool(content.decode())
-    except UnicodeDecodeError:
-        sound = False
-    return len(ends) if sound else 0
+    framed: NDArray[np.bool_] = (last == ord("}")) & (octets[begins] == ord("{"))
+    return framed
 
 
 def _at_once(block: Block, schema: pa.Schema, met: pa.Schema, lines: int) -> pa.Table | None:
-    """The regular block as a table; None where a line is not as the schema has it. met: what of it is parsed."""
+    """The block of objects as a table; None where a line is not as the schema has it. met: what of it is parsed."""
     try:
         table = pajson.read_json(
             io.BytesIO(block.content),

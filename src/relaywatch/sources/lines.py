@@ -39,6 +39,17 @@ class Block:
         """Some lines of a file, with their numbers; not none."""
         return Block(lines[0][0], b"".join(line + b"\n" for _, line in lines), [number for number, _ in lines])
 
+    def halves(self) -> tuple[Block, Block]:
+        """The block cut at a line end near its middle; it must have two lines or more."""
+        cut = self.content.index(b"\n", len(self.content) // 2) + 1
+        if cut == len(self.content):
+            cut = self.content.rindex(b"\n", 0, len(self.content) - 1) + 1
+        head, lines = self.content[:cut], self.content.count(b"\n", 0, cut)
+        if self.apart is None:
+            return Block(self.first_line, head), Block(self.first_line + lines, self.content[cut:])
+        before, after = self.apart[:lines], self.apart[lines:]
+        return Block(before[0], head, before), Block(after[0], self.content[cut:], after)
+
     def lines(self) -> Iterator[tuple[int, bytes]]:
         """Each line's number and content without its line end."""
         found = self.content.split(b"\n")[:-1]
@@ -135,7 +146,8 @@ def delimited(
     used: the columns to keep; empty: all. Empty lines are left out, lines with another number of fields go to
     quarantine. Bytes that are no UTF-8 become U+FFFD.
     """
-    kept, numbers = block.content, None
+    kept = block.content
+    numbers: Sequence[int] | None = block.apart
     separator = delimiter.encode()
     parsed = split_at_once(kept, columns, delimiter, used)
     if parsed is None or parsed.num_rows != kept.count(b"\n"):

@@ -23,6 +23,8 @@ from relaywatch.sources.lines import Block, counted_blocks, delimited, shown
 from relaywatch.sources.reading import Head, Reading
 
 PROBED_LINES: Final = 20
+LEADING_BYTES: Final = 4_096
+"""Where a part of JSON nearly always has its first brace."""
 LOGS: Final[Mapping[str, frozenset[str]]] = {
     "conn": frozenset({"ts", "id.orig_h", "id.resp_h", "proto", "conn_state"}),
     "dns": frozenset({"ts", "id.orig_h", "query"}),
@@ -109,23 +111,57 @@ def text_frames(
     """
     header, source = _Header(), str(path)
     for block in counted_blocks(stream, path, reading):
-        for part in _parts(block):
-            if part.content.startswith(b"#"):
-                for _, line in part.lines():
-                    header = header.told(line)
-                continue
-            before = reading.quarantine.counts[source]
+        for part, told in _records(block, header):
+            header, before = told, reading.quarantine.counts[source]
             frame = _frame(part, path, header, columns, counts, reading.quarantine)
             reading.tally.met(reading.quarantine.counts[source] - before + frame.height)
             if frame.height:
                 yield frame
 
 
+def _records(block: Block, header: _Header) -> Iterator[tuple[Block, _Header]]:
+    """The records of a block, in as few parts as there are headers and layouts, each with the header that it is under.
+
+    The last one's header goes for what follows the block. A header that says what the one before it said parts nothing.
+    """
+    held: list[Block] = []
+    for part in _parts(block):
+        if part.content.startswith(b"#"):
+            told = header
+            for _, line in part.lines():
+                told = told.told(line)
+            if told != header and held:
+                yield _together(held), header
+                held = []
+            header = told
+            continue
+        if held and _is_json(held[0]) != _is_json(part):
+            yield _together(held), header
+            held = []
+        held.append(part)
+    yield (_together(held) if held else Block(block.first_line, b"")), header
+
+
+def _together(parts: Sequence[Block]) -> Block:
+    """The parts as one."""
+    if len(parts) == 1:
+        return parts[0]
+    numbers = [range(part.first_line, part.first_line + part.content.count(b"\n")) for part in parts]
+    content = b"".join(part.content for part in parts)
+    return Block(parts[0].first_line, content, [number for some in numbers for number in some])
+
+
+def _is_json(part: Block) -> bool:
+    return (part.content[:LEADING_BYTES].lstrip() or part.content.lstrip()).startswith(b"{")
+
+
 def _frame(
     part: Block, path: Path, header: _Header, columns: Sequence[str], counts: Sequence[str], quarantine: Quarantine
 ) -> pl.DataFrame:
     """The records of a part without # lines."""
-    if part.content.lstrip().startswith(b"{"):
+    if not part.content:
+        return pl.DataFrame()
+    if _is_json(part):
         return _json_frame(part, path, columns, counts, quarantine)
     if header.fields and len(set(header.fields)) == len(header.fields):
         return _tsv_frame(part, path, header, columns, quarantine)
