@@ -26,8 +26,6 @@ NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
     "tunnel": ("unwatched", "app", "bytes", "direction", "hostname", "volumes", "sampling"),
 }
 """Gaps that hold back each topology: what `Provable` of a finding asks for, and what its matcher works on."""
-HELPS: Final[Mapping[str, tuple[str, ...]]] = {"back_connect": ("volumes",)}
-"""Gaps that leave a topology in part provable: drills of back-connect relays in busy apps were missed by totals."""
 COMPLETE_NEEDS: Final = ("pauses", "logging_gap", "unattributed", "interfaces", "profile", "sampling")
 """What absence asks for beyond a proof of every topology."""
 OK, PARTIAL, MISSING = 0, 1, 2
@@ -66,11 +64,7 @@ def answered(states: pl.DataFrame, watching: Watching, settings: Settings) -> pl
         counters.fill_null(value=False).alias("too_little"),
     )
     rows = rows.with_columns(
-        pl.max_horizontal(
-            *(f"gap_{name}" for name in needs),
-            *(pl.col(f"gap_{name}").clip(None, PARTIAL) for name in HELPS.get(topology, ())),
-        ).alias(topology)
-        for topology, needs in NEEDS.items()
+        pl.max_horizontal(f"gap_{name}" for name in needs).alias(topology) for topology, needs in NEEDS.items()
     )
     every = pl.max_horizontal(*TOPOLOGIES)
     complete = pl.all_horizontal(pl.col(f"complete_{name}") for name in COMPLETE_NEEDS)

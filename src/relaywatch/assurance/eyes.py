@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from relaywatch.assurance.episodes import SECOND, Episode
-from relaywatch.detection.chance import clock_step
+from relaywatch.assurance.watching import FEWEST_STAMPS, step_of
 from relaywatch.detection.columns import Flags, Ints
 from relaywatch.engines.arrangement import LOOKUP_PORTS, US
 from relaywatch.engines.names import text_keys
@@ -96,10 +96,10 @@ def eyes_of(flows: Records, volumes: Records, hidden: Flags, details: Sequence[s
 
 def _step(start: Ints) -> int:
     """Step of the clock in us."""
-    coarse = clock_step(start.astype(np.float64) * US)
+    coarse = step_of(start.astype(np.float64) * US)
     if coarse > 0.0:
         return round(coarse * SECOND)
-    return MILLISECOND if not (start % MILLISECOND).any() else 1
+    return MILLISECOND if len(start) >= FEWEST_STAMPS and not (start % MILLISECOND).any() else 1
 
 
 def seen(

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from relaywatch.detection.chance import clock_step
-from relaywatch.detection.columns import Ints
+from relaywatch.detection.columns import Floats, Ints
 from relaywatch.engines import shards
 from relaywatch.engines.arrangement import COARSEST_US, LOOKUP_PORTS, US
 from relaywatch.engines.identities import renamed
@@ -26,6 +26,8 @@ _COUNTED: Final = (
     "flows", "inbound", "dialled", "named", "bytes", "bytes_seen", "directed", "direction_seen", "ended", "remote",
     "hidden", "moved", "fine",
 )  # fmt: skip
+FEWEST_STAMPS: Final = 10
+"""Starts that lie on a clock's steps before these are taken for its steps: a few lie there by chance."""
 USERS: Final = 100_000
 """Linux uids of one Android user."""
 
@@ -203,12 +205,17 @@ def _flow_frame(flows: Records, volumes: Records, span: Span, place: Ints, view:
     )
 
 
+def step_of(start: Floats) -> float:
+    """Step in s of the clock that stamped these starts (s); 0 where it is fine, or where too few of them tell."""
+    return clock_step(start) if len(start) >= FEWEST_STAMPS else 0.0
+
+
 def _clock_steps(flows: Records) -> pl.DataFrame:
     """step_s of each device's clock: of what it stamped flows with."""
     order = np.argsort(flows["device"], kind="stable")
     device, start = flows["device"][order], flows["start"][order] * US
     names, first = np.unique(device, return_index=True)
-    steps = [clock_step(own) for own in np.split(start, first[1:])]
+    steps = [step_of(own) for own in np.split(start, first[1:])]
     return pl.DataFrame({"device": names, "step_s": steps})
 
 
