@@ -59,7 +59,7 @@ class Counts:
     different: list[str] = field(default_factory=list)
 
 
-def composed(traces: Sequence[Path]) -> Tables:
+def composed(traces: Sequence[Path], phone: str = PHONE, address: str = ADDRESS) -> Tables:
     """The traces as apps of one phone at one address, all begun together."""
     parts: dict[str, list[pl.DataFrame]] = {name: [] for name in TABLES}
     begin, offset = None, 0
@@ -70,8 +70,8 @@ def composed(traces: Sequence[Path]) -> Tables:
         for name, table in read.items():
             moved = [(pl.col(c) + (begin - first)).alias(c) for c in ("start_time", "end_time") if c in table.columns]
             numbered = [(pl.col("flow_id") + offset).alias("flow_id")] if "flow_id" in table.columns else []
-            here = [pl.lit(ADDRESS).alias("local_ip")] if name == "flows" else []
-            parts[name].append(table.with_columns(pl.lit(PHONE).alias("device_uid"), *moved, *numbered, *here))
+            here = [pl.lit(address).alias("local_ip")] if name == "flows" else []
+            parts[name].append(table.with_columns(pl.lit(phone).alias("device_uid"), *moved, *numbered, *here))
         offset += int(read["flows"]["flow_id"].to_numpy().max()) + 1
     return {name: pl.concat(tables) for name, tables in parts.items() if tables}
 
@@ -107,7 +107,7 @@ def batches(tables: Tables, *names: str) -> Iterator[Batch]:
             yield Batch(name, tables[name].to_arrow().cast(TABLES[name]).combine_chunks().to_batches()[0])
 
 
-def phone_side(tables: Tables, skew_us: int, folder: Path) -> None:
+def phone_side(tables: Tables, skew_us: int, folder: Path, phone: str = PHONE) -> None:
     """Write what the phone shows, by its own clock."""
     shown = dict(tables)
     shown["signals"] = pl.concat([tables["signals"], lookups(tables["flows"], tables["signals"])])
@@ -123,7 +123,7 @@ def phone_side(tables: Tables, skew_us: int, folder: Path) -> None:
     export(batches(shown, "flows", "signals"), ExportFormat.SOCKET_POLLS, folder)
     export(batches(shown, "signals"), ExportFormat.USAGESTATS, folder)
     export(batches(shown, "flows", "volumes", "signals"), ExportFormat.NETSTATS_BINARY, folder)
-    (folder / "getprop.txt").write_text(f"[ro.serialno]: [{PHONE}]\n[persist.sys.timezone]: [UTC]\n")
+    (folder / "getprop.txt").write_text(f"[ro.serialno]: [{phone}]\n[persist.sys.timezone]: [UTC]\n")
     apps = tables["flows"].select("android_package", "android_uid").unique().drop_nulls().sort("android_uid")
     (folder / "packages.txt").write_text("".join(f"package:{name} uid:{uid}\n" for name, uid in apps.iter_rows()))
 
