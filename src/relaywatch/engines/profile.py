@@ -85,8 +85,8 @@ class Profile:
             self._known["user"] += rows.num_rows - rows["user_name"].null_count
         if "start_time" in rows.schema.names:
             self._span(rows)
-            error = pc.max(rows["clock_skew_bound_s"]).as_py()
-            self._clock_error = max(filter(None.__ne__, (self._clock_error, error)), default=None)
+            errors = (self._clock_error, pc.max(rows["clock_skew_bound_s"]).as_py())
+            self._clock_error = max((error for error in errors if error is not None), default=None)
 
     def view(self) -> SourceView:
         """What was gathered."""
