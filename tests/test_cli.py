@@ -13,27 +13,12 @@ import numpy as np
 import pytest
 from scenarios import Recorder, listener_relay, own_traffic, tunnel_relay
 
-from relaywatch import __version__, cli
+from relaywatch import __version__
 from relaywatch.cli import Exit, hunting
 from relaywatch.detection.settings import SETTINGS
 from relaywatch.model.finding import FINDING_SCHEMA_VERSION, Finding
 from relaywatch.model.tables import Batch
 from relaywatch.outputs.telemetry import ExportFormat, export
-
-
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Run the command line in this process: its status, standard output and standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["relaywatch", *map(str, arguments)])
-        monkeypatch.setenv("COLUMNS", "300")
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        said = capsys.readouterr()
-        return int(left.value.code or 0), said.out, said.err
-
-    return call
 
 
 def written(folder: Path, *apps: Recorder) -> Path:
