@@ -13,15 +13,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
 from relaywatch.model.assurance import AssuranceReport, Shares
-from relaywatch.model.errors import RelaywatchError
 from relaywatch.outputs.assurance_definitions import DEFINITIONS
 from relaywatch.outputs.assurance_measures import Measure, measures
 from relaywatch.outputs.assurance_sections import LEDE, Column, commands_note, heading, left_out_note, made, sections
 from relaywatch.outputs.native import plain_object
+from relaywatch.outputs.pages import LONGEST_TEXT, page_environment, write_page
 from relaywatch.outputs.text import printable
 
 _COLUMN_PIXELS: Final = 62
@@ -40,7 +39,7 @@ class BarPart(NamedTuple):
 
 def write_assurance_html(report: AssuranceReport, path: Path) -> None:
     """Write the page. Raises RelaywatchError where the path cannot be written."""
-    _write(path, assurance_html(report))
+    write_page(path, assurance_html(report))
 
 
 def write_assurance_csv(report: AssuranceReport, path: Path) -> None:
@@ -54,7 +53,7 @@ def write_assurance_csv(report: AssuranceReport, path: Path) -> None:
     writer.writerow([*Measure._fields[:-1], "how_obtained"])
     for measure in measures(report):
         writer.writerow([_csv_cell(value) for value in measure])
-    _write(path, stream.getvalue())
+    write_page(path, stream.getvalue())
 
 
 def assurance_json(report: AssuranceReport) -> str:
@@ -79,43 +78,22 @@ def assurance_html(report: AssuranceReport) -> str:
     )
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise RelaywatchError(
-            f"{path}: the report cannot be written: {error.strerror}. Choose another path."
-        ) from error
-
-
 def _csv_cell(value: float | str | None) -> float | str:
     if value is None:
         return ""
     if not isinstance(value, str):
         return value
-    shown = printable(value, limit=2000)
+    shown = printable(value, limit=LONGEST_TEXT)
     return f"'{shown}" if shown.lstrip()[:1] in _FORMULA else shown
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("relaywatch.outputs"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.globals.update(
         bar=bar, line=_line, shares_of=_column_shares, least=_least_width, left_out_note=left_out_note
     )
     return environment
-
-
-def _shown(value: object) -> object:
-    """Neutralise every text that is printed and is not markup of our own (Jinja's finalize)."""
-    return printable(value, limit=2000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def bar(shares: Shares) -> Iterator[BarPart]:

@@ -12,12 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from jinja2 import Environment
 
-from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Evidence, Finding, Topology, Verdict
 from relaywatch.outputs import charts, text
+from relaywatch.outputs.pages import page_environment, write_page
 from relaywatch.outputs.ranking import gravest_first, prior_log_odds, verdict_counts
 from relaywatch.outputs.summary import HuntSummary
 
@@ -52,25 +51,12 @@ def render_report(findings: Sequence[Finding], summary: HuntSummary) -> str:
 
 def write_report(findings: Sequence[Finding], summary: HuntSummary, path: Path) -> None:
     """Write the page to `path`. Raises RelaywatchError where that cannot be written."""
-    page = render_report(findings, summary)
-    try:
-        path.write_text(page, encoding="utf-8", newline="\n")
-    except OSError as error:
-        raise RelaywatchError(
-            f"{path}: the report cannot be written: {error.strerror}. Choose another path."
-        ) from error
+    write_page(path, render_report(findings, summary))
 
 
 @cache
 def _environment() -> Environment:
-    environment = Environment(
-        loader=PackageLoader("relaywatch.outputs"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=_shown,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     names = (
         "defang",
         "endpoint",
@@ -105,11 +91,6 @@ def _environment() -> Environment:
         prior=prior_log_odds,
     )
     return environment
-
-
-def _shown(value: object) -> object:
-    """Neutralise every text that is printed and is not markup of our own (Jinja's finalize)."""
-    return text.printable(value, limit=2000) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _diverging(item: Evidence, finding: Finding) -> tuple[float, float]:
