@@ -44,6 +44,7 @@ class TestProvable:
             ("flows", ("bytes_out", "bytes_in"), (NO, NO, NO), "bytes"),
             ("flows", ("direction_id",), (NO, NO, NO), "direction"),
             ("flows", ("remote_hostname",), (YES, NO, NO), "hostname"),
+            ("flows", ("remote_ip", "remote_hostname"), (NO, NO, NO), "address"),
             ("volumes", (), (YES, YES, NO), "volumes"),
         ],
     )

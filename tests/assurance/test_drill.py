@@ -51,6 +51,7 @@ def test_times_to_verdict_are_those_of_some_sessions(drilled):
 
 def test_decoys_are_not_called_relays(drilled):
     assert (drilled.report.decoys.value, drilled.report.decoys.trials) == (0.0, 9)
+    assert [(row.decoys.value, row.decoys.trials) for row in drilled.report.rows] == [(0.0, 3)] * 3
 
 
 def test_the_sites_own_findings_are_those_of_a_hunt(site, drilled):
@@ -83,6 +84,7 @@ def test_files_are_only_read(site):
         ("flows", ("bytes_out", "bytes_in"), set(Topology)),
         ("flows", ("direction_id",), set(Topology)),
         ("flows", ("remote_hostname",), {Topology.BACK_CONNECT, Topology.TUNNEL}),
+        ("flows", ("remote_ip", "remote_hostname"), set(Topology)),
         ("volumes", (), {Topology.TUNNEL}),
     ],
 )
@@ -121,6 +123,8 @@ def test_populations_are_told_apart(tmp_path):
     folder = written([*batches_of([*phone(1), *phone(2)]), *groups], tmp_path)
     report = drill([folder], PLAN, DrillPlan(topologies=(Topology.ACCEPTED,), episodes=4)).report
     assert [row.population for row in report.rows] == ["all devices", "field", "sales"]
+    assert [own.population for own in report.alarms] == ["field", "sales"]
+    assert sum(own.app_days for own in report.alarms) == pytest.approx(report.app_days)
 
 
 def test_no_host_is_told(tmp_path):

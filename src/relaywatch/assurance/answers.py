@@ -21,9 +21,9 @@ from relaywatch.model.schemas import SignalKind
 
 TOPOLOGIES: Final = ("accepted", "back_connect", "tunnel")
 NEEDS: Final[Mapping[str, tuple[str, ...]]] = {
-    "accepted": ("unwatched", "app", "bytes", "direction", "inbound", "clock", "sampling"),
-    "back_connect": ("unwatched", "app", "bytes", "direction", "hostname", "clock", "sampling"),
-    "tunnel": ("unwatched", "app", "bytes", "direction", "hostname", "volumes", "sampling"),
+    "accepted": ("unwatched", "app", "bytes", "direction", "inbound", "address", "clock", "sampling"),
+    "back_connect": ("unwatched", "app", "bytes", "direction", "address", "hostname", "clock", "sampling"),
+    "tunnel": ("unwatched", "app", "bytes", "direction", "address", "hostname", "volumes", "sampling"),
 }
 """Gaps that hold back each topology: what `Provable` of a finding asks for, and what its matcher works on."""
 COMPLETE_NEEDS: Final = ("pauses", "logging_gap", "unattributed", "interfaces", "profile", "sampling")
@@ -119,6 +119,10 @@ def device_states(watching: Watching, settings: Settings) -> pl.DataFrame:
             for name, kinds in SIGNAL_GAPS.items()
         ),
     )
+    # Names alone can still tell parties apart, though not as surely as addresses do.
+    address = pl.when(flows == 0).then(MISSING).otherwise(_state(pl.col("remote") / flows, ENOUGH))
+    named = pl.when(pl.col("gap_hostname") < MISSING).then(PARTIAL).otherwise(MISSING)
+    grid = grid.with_columns(pl.when(address == MISSING).then(named).otherwise(address).alias("gap_address"))
     return _with_completeness(grid, watching)
 
 

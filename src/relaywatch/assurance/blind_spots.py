@@ -21,6 +21,7 @@ REGISTER: Final[Mapping[str, str]] = {
     "interaction": "interaction",
     "bytes": "bytes",
     "bytes by interval": "volumes",
+    "addresses": "address",
     "names": "hostname",
     "direction": "direction",
 }

@@ -23,6 +23,7 @@ from relaywatch.detection.settings import Settings
 from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.model.assurance import (
+    ALL_DEVICES,
     Answer,
     CoverageReport,
     GapShare,
@@ -35,7 +36,7 @@ from relaywatch.model.assurance import (
 from relaywatch.outputs.summary import HuntSummary, UnitRead
 from relaywatch.sources.discovery import discover
 
-EVERYTHING: Final = "all devices"
+NO_GROUP: Final = "no group"
 DAY_S: Final = 86_400.0
 SHOWN_REMEDIES: Final = 5
 _ANSWERS: Final = tuple(Answer)
@@ -62,6 +63,13 @@ class Coverage:
             return 0.0
         own = self.answers.filter(pl.col("flows_app") > 0)
         return float(own["watched_s"].to_numpy().sum()) / DAY_S
+
+    def app_days_by_population(self) -> dict[str, float]:
+        """The same by group of devices."""
+        if self.answers.is_empty():
+            return {}
+        own = self.answers.filter(pl.col("flows_app") > 0).with_columns(pl.col("group").fill_null(NO_GROUP))
+        return dict(own.group_by("group").agg(pl.col("watched_s").sum() / DAY_S).iter_rows())
 
     def windows(self) -> Iterator[WindowCoverage]:
         """Every app's every window, by device, app and time."""
@@ -158,9 +166,9 @@ def _populations(answers: pl.DataFrame, span: Span | None) -> Iterator[Populatio
     """Each group of devices in each window; where there is more than one group, all devices first."""
     if span is None:
         return
-    grouped = answers.with_columns(pl.col("group").fill_null("no group"))
+    grouped = answers.with_columns(pl.col("group").fill_null(NO_GROUP))
     several = grouped["group"].n_unique() > 1
-    named = [(EVERYTHING, grouped)]
+    named = [(ALL_DEVICES, grouped)]
     if several:
         named += [(str(group), part) for (group,), part in sorted(grouped.group_by("group"), key=lambda g: str(g[0]))]
     for group, part in named:

@@ -18,10 +18,17 @@ import polars as pl
 from relaywatch import __version__
 from relaywatch.assurance.answers import OK
 from relaywatch.assurance.blind_spots import with_costs
-from relaywatch.assurance.coverage import DAY_S, Coverage, coverage_of
+from relaywatch.assurance.coverage import DAY_S, NO_GROUP, Coverage, coverage_of
 from relaywatch.assurance.episodes import SECOND, Episode, Evasion, Wanted, play, without_relaying
 from relaywatch.assurance.eyes import RESTORED, Marks, seen
-from relaywatch.assurance.scores import ALARMS, Outcome, decoy_share, drill_rows, evasion_rows, figure, gap_costs
+from relaywatch.assurance.scores import (
+    Outcome,
+    decoy_share,
+    drill_rows,
+    evasion_rows,
+    gap_costs,
+    population_alarms,
+)
 from relaywatch.assurance.twins import MARK, Host, Scene, Twin, as_of, laid, marks_of, scene_of
 from relaywatch.detection.columns import Ints
 from relaywatch.detection.discovery import relay_bar
@@ -34,9 +41,8 @@ from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
 from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import View, read_view
 from relaywatch.enrichment.loading import Enrichment
-from relaywatch.model.assurance import Answer, DrillReport
+from relaywatch.model.assurance import ALL_DEVICES, Answer, DrillReport, PopulationAlarms
 from relaywatch.model.errors import RelaywatchError, SourceError
-from relaywatch.model.estimates import rate
 from relaywatch.model.finding import Finding, Topology, Verdict
 from relaywatch.sources.discovery import discover
 
@@ -130,7 +136,7 @@ def _host(row: Mapping[str, Any]) -> Host:
         name=row["name"],
         package=row["package"],
         uid=row["uid"],
-        population=row["group"] or "no group",
+        population=row["group"] or NO_GROUP,
         answers={topology.value: list(Answer)[row[topology.value]] for topology in _TOPOLOGIES},
         gaps=frozenset(name for name in RESTORED if row[f"gap_{name}"] > OK),
     )
@@ -304,9 +310,7 @@ def _chosen(hosts: int, wanted: int, rng: np.random.Generator) -> list[int]:
 def _report(
     outcomes: Sequence[Outcome], covered: Coverage, findings: Sequence[Finding], wanted: DrillPlan
 ) -> DrillReport:
-    days = covered.app_days
-    alarms = sum(finding.verdict in ALARMS for finding in findings)
-    relays = sum(finding.verdict is Verdict.RELAY for finding in findings)
+    own = population_alarms(ALL_DEVICES, [finding.verdict for finding in findings], covered.app_days)
     return DrillReport(
         seed=wanted.seed,
         episodes=sum(one.plain for one in outcomes),
@@ -314,9 +318,22 @@ def _report(
         rows=drill_rows(outcomes),
         evaded=evasion_rows(outcomes),
         decoys=decoy_share(outcomes),
-        site_alarms=figure(rate(alarms, days), days),
-        site_relays=figure(rate(relays, days), days),
-        app_days=days,
+        site_alarms=own.alarms,
+        site_relays=own.relays,
+        app_days=own.app_days,
+        alarms=_alarms(covered, findings),
         costs=gap_costs(outcomes),
         producer=f"relaywatch {__version__}",
     )
+
+
+def _alarms(covered: Coverage, findings: Sequence[Finding]) -> list[PopulationAlarms]:
+    """Alarms of the site's own telemetry by population; none where there is only one."""
+    days = covered.app_days_by_population()
+    if len(days) < 2:
+        return []
+    of = {finding.finding_id: finding.device.group or NO_GROUP for finding in findings}
+    return [
+        population_alarms(name, [one.verdict for one in findings if of[one.finding_id] == name], own)
+        for name, own in sorted(days.items())
+    ]

@@ -30,7 +30,7 @@ SEGMENT_BYTES: Final = 1_400
 ESTIMATE_ERROR: Final = 0.02
 """Relative error of payload that a sensor estimates from wire bytes: retransmissions and options."""
 SAMPLING: Final = re.compile(r"sampled 1:(\d{1,9})")
-RESTORED: Final = ("app", "bytes", "direction", "hostname", "volumes", "inbound")
+RESTORED: Final = ("app", "bytes", "direction", "address", "hostname", "volumes", "inbound")
 """Gaps that can be given back to drilled flows, to see what each costs."""
 
 
@@ -187,7 +187,7 @@ def _flows(
     names = text_keys(pl.Series(episode.name, dtype=pl.String))
     out["name"] = np.where(named & ~episode.client, names, np.uint64(0))
     addresses = text_keys(pl.Series(episode.remote, dtype=pl.String))
-    out["remote"] = np.where(model["remote"] != 0, addresses, np.uint64(0))
+    out["remote"] = np.where((model["remote"] != 0) | ("address" in restored), addresses, np.uint64(0))
     out["local_port"] = np.where((model["local_port"] != 0) | episode.inbound, episode.local_port, 0)
     out["remote_port"] = episode.remote_port
     out["seen"] = model["seen"]

@@ -40,6 +40,12 @@ GAPS: Final = {
         _field("app"),
         _field("bytes"),
         _field("direction"),
+        Gap(
+            name="address",
+            statement="the source does not show the addresses of the other side",
+            cost="clients and destinations cannot be told apart, so a relay is at most suspected",
+            remedy="Android network logs of the same time, or a flow sensor",
+        ),
         _field("hostname"),
         _field("volumes"),
         Gap(
@@ -106,7 +112,7 @@ REMEDIES: Final = (
     Remedy(
         "Android network logs by policy (usage logs or intrusion logs)",
         2,
-        frozenset({"app", "unattributed", "hostname"}),
+        frozenset({"app", "unattributed", "address", "hostname"}),
     ),
     Remedy("more frequent uploads of the phone's logs", 2, frozenset({"logging_gap"})),
     Remedy("dumpsys netstats of the same days, by adb", 3, frozenset({"interfaces"})),
@@ -115,23 +121,36 @@ REMEDIES: Final = (
     Remedy(
         "Zeek or Suricata on the device's segment",
         4,
-        frozenset({"bytes", "direction", "inbound", "clock", "unwatched", "hostname", "profile"}),
+        frozenset({"bytes", "direction", "inbound", "clock", "unwatched", "address", "hostname", "profile"}),
     ),
     Remedy(
         "PCAPdroid capture on the phone",
         5,
-        frozenset({"app", "unattributed", "bytes", "direction", "hostname", "volumes", "clock", "unwatched"}),
+        frozenset(
+            {"app", "unattributed", "bytes", "direction", "address", "hostname", "volumes", "clock", "unwatched"}
+        ),
     ),
     Remedy(
         "a packet capture of the device's segment",
         6,
-        frozenset({"bytes", "direction", "inbound", "hostname", "volumes", "clock", "unwatched", "profile"}),
+        frozenset({"bytes", "direction", "inbound", "address", "hostname", "volumes", "clock", "unwatched", "profile"}),
     ),
     Remedy(
         "PCAPdroid in root mode",
         7,
         frozenset(
-            {"app", "unattributed", "bytes", "direction", "inbound", "hostname", "volumes", "clock", "unwatched"}
+            {
+                "app",
+                "unattributed",
+                "bytes",
+                "direction",
+                "inbound",
+                "address",
+                "hostname",
+                "volumes",
+                "clock",
+                "unwatched",
+            }
         ),
     ),
 )

@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
-from relaywatch.model.assurance import DrillRow, Figure
-from relaywatch.model.estimates import Estimate, proportion
+from relaywatch.model.assurance import ALL_DEVICES, DrillRow, Figure, PopulationAlarms
+from relaywatch.model.estimates import Estimate, proportion, rate
 from relaywatch.model.finding import Topology, Verdict
 
-EVERYONE: Final = "all devices"
 ALARMS: Final = (Verdict.RELAY, Verdict.SUSPECTED_RELAY)
 
 
@@ -50,14 +49,14 @@ def share_of(hits: int, trials: int) -> Figure:
 
 
 def drill_rows(outcomes: Sequence[Outcome]) -> list[DrillRow]:
-    """Relays that do not hide: by topology over all devices, then by population, each parted by coverage's answer."""
-    plain = [one for one in outcomes if one.plain]
+    """Relays that do not hide, with decoys: by topology over all devices, then by population, by coverage's answer."""
+    plain = [one for one in outcomes if one.plain or one.decoy]
     populations = sorted({one.population for one in plain})
-    named = [EVERYONE, *(populations if len(populations) > 1 else ())]
+    named = [ALL_DEVICES, *(populations if len(populations) > 1 else ())]
     return [
         row
         for population in named
-        for row in _rows([one for one in plain if population in (EVERYONE, one.population)], population)
+        for row in _rows([one for one in plain if population in (ALL_DEVICES, one.population)], population)
     ]
 
 
@@ -77,7 +76,8 @@ def _order(key: tuple[Topology, str]) -> tuple[int, int]:
     return list(Topology).index(key[0]), ["yes", "in_part", "no"].index(key[1])
 
 
-def _row(outcomes: Sequence[Outcome], key: tuple[Topology, str], population: str) -> DrillRow:
+def _row(both: Sequence[Outcome], key: tuple[Topology, str], population: str) -> DrillRow:
+    outcomes, decoys = [one for one in both if not one.decoy], [one for one in both if one.decoy]
     called = [one for one in outcomes if one.verdict is Verdict.RELAY]
     seconds = [one.seconds for one in called if one.seconds is not None]
     sessions = [one.sessions for one in called if one.sessions is not None]
@@ -90,6 +90,7 @@ def _row(outcomes: Sequence[Outcome], key: tuple[Topology, str], population: str
         flagged=share_of(sum(one.verdict in ALARMS for one in outcomes), len(outcomes)),
         seconds=median(seconds) if seconds else None,
         sessions=median(sessions) if sessions else None,
+        decoys=decoy_share(decoys) if decoys else None,
     )
 
 
@@ -111,3 +112,10 @@ def gap_costs(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
         every = [one for one in outcomes if len(one.restored) > 1 and one.verdict is Verdict.RELAY]
         costs["all of them"] = share_of(len(every), len(several))
     return costs
+
+
+def population_alarms(population: str, verdicts: Sequence[Verdict], app_days: float) -> PopulationAlarms:
+    """Alarms of a population's own telemetry per app-day. verdicts: of all findings there."""
+    counts = [sum(verdict in kinds for verdict in verdicts) for kinds in (ALARMS, (Verdict.RELAY,))]
+    alarms, relays = (figure(rate(count, app_days), app_days) for count in counts)
+    return PopulationAlarms(population=population, app_days=app_days, alarms=alarms, relays=relays)

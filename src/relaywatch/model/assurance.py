@@ -189,6 +189,18 @@ class DrillRow(_Record):
     flagged: Figure = Field(description="Share called relay or suspected relay")
     seconds: float | None = Field(description="Median seconds of relaying until the relay verdict, of those called so")
     sessions: float | None = Field(description="Median sessions begun by then")
+    decoys: Figure | None = Field(
+        default=None, description="Share of the decoys beside them called relay; null of relays that hide"
+    )
+
+
+class PopulationAlarms(_Record):
+    """What a hunt says of one population's own telemetry, which nobody has labelled."""
+
+    population: str
+    app_days: float
+    alarms: Figure = Field(description="Relay and suspected verdicts per app-day")
+    relays: Figure = Field(description="Relay verdicts per app-day")
 
 
 class DrillReport(_Record):
@@ -204,6 +216,9 @@ class DrillReport(_Record):
     site_alarms: Figure = Field(description="Relay and suspected verdicts per app-day on the site's own telemetry")
     site_relays: Figure = Field(description="Relay verdicts per app-day on the site's own telemetry")
     app_days: float
+    alarms: list[PopulationAlarms] = Field(
+        default_factory=list, description="The same by population, where there are several"
+    )
     costs: dict[str, Figure] = Field(description="Recall that giving a field back to the drilled flows would gain")
     producer: str
 

@@ -117,12 +117,19 @@ def _drill(drill: DrillReport) -> Iterator[_Row]:
             yield "drills", f"{name}: relay or suspected", row.flagged, "share", "flagged"
             yield "drills", f"{name}: time to verdict", row.seconds, "s", "time"
             yield "drills", f"{name}: sessions to verdict", row.sessions, "sessions", "time"
+            if row.decoys is not None:
+                yield "drills", f"{name}: decoys called relay", row.decoys, "share", "decoys"
             if kind == "played":
                 yield "drills", f"{name}: outcome", drill_outcome(row), "", "recall"
     yield "drills", "decoys called relay", drill.decoys, "share", "decoys"
     yield "drills", "site: relay or suspected verdicts", drill.site_alarms, "per app-day", "alarms"
     yield "drills", "site: relay verdicts", drill.site_relays, "per app-day", "alarms"
     yield "drills", "site: app-days", drill.app_days, "app-days", "alarms"
+    for own in drill.alarms:
+        where = f"site, {printable(own.population)}"
+        yield "drills", f"{where}: relay or suspected verdicts", own.alarms, "per app-day", "alarms"
+        yield "drills", f"{where}: relay verdicts", own.relays, "per app-day", "alarms"
+        yield "drills", f"{where}: app-days", own.app_days, "app-days", "alarms"
     for field, cost in drill.costs.items():
         yield "drills", f"{printable(field)}: recall it costs", cost, "share", "cost"
 

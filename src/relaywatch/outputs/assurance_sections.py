@@ -21,6 +21,7 @@ from relaywatch.model.assurance import (
     ExceptionState,
     ExceptionStatus,
     Figure,
+    PopulationAlarms,
     RowCoverage,
     Shares,
     SourceFeed,
@@ -495,6 +496,8 @@ def _drills(drill: DrillReport | None, coverage: CoverageReport) -> Section:
         evaded = [_drill_row(row)[:-1] for row in drill.evaded]
         name = "The same with evasion, of which coverage promises nothing"
         tables.append(_table(name, _EVASION_COLUMNS, evaded))
+    if drill.alarms:
+        tables.append(_table("The site's own alarms", _ALARM_COLUMNS, [_alarm_row(own) for own in drill.alarms]))
     if drill.costs:
         costs = [_cost_row(name, cost, coverage) for name, cost in drill.costs.items()]
         tables.append(_table("What gaps cost", _COST_COLUMNS, costs))
@@ -509,9 +512,23 @@ _DRILL_COLUMNS: Final = (
     Column("Played", "played", 1.1, numeric=True),
     Column("Recall", "recall", 1.7, numeric=True),
     Column("Or suspected", "flagged", 1.7, numeric=True),
+    Column("Decoys called relay", "decoys", 1.7, numeric=True),
     Column("Until the verdict", "time", 1.7),
     Column("Outcome", "recall", 1.5),
 )
+
+
+_ALARM_COLUMNS: Final = (
+    Column("Devices", weight=2),
+    Column("App-days", "alarms", 1.2, numeric=True),
+    Column("Relays per app-day", "alarms", 2, numeric=True),
+    Column("Or suspected, per app-day", "alarms", 2, numeric=True),
+)
+
+
+def _alarm_row(own: PopulationAlarms) -> list[Cell]:
+    days = f"{own.app_days:,.1f}"
+    return [Cell(printable(own.population)), Cell(days), Cell(rate(own.relays)), Cell(rate(own.alarms))]
 
 
 _EVASION_COLUMNS: Final = (_DRILL_COLUMNS[0], Column("Evasion", weight=2), *_DRILL_COLUMNS[2:-1])
@@ -537,6 +554,7 @@ def _drill_row(row: DrillRow) -> list[Cell]:
         Cell(f"{row.played:,}"),
         Cell(figure(row.relay)),
         Cell(figure(row.flagged)),
+        Cell("–" if row.decoys is None else figure(row.decoys)),
         Cell(seconds(row.seconds), sub=sessions),
         Cell(outcome, tone=_OUTCOME_TONES[outcome]),
     ]

@@ -31,7 +31,7 @@ from relaywatch.outputs.text import plural, printable
 
 MOST_ROWS: Final = 60
 _STYLES: Final = {"promise kept": "green", "promise broken": "bold red", "no promise": "dim", "not played": "yellow"}
-_LISTS: Final = ("rows", "evaded", "costs")
+_LISTS: Final = ("rows", "evaded", "costs", "alarms")
 
 
 def render_drill(report: DrillReport, console: Console) -> None:
@@ -55,6 +55,8 @@ def drill_records(report: DrillReport) -> Iterator[dict[str, Any]]:
         yield {"kind": "drill_row", "outcome": drill_outcome(row), **plain_object(row)}
     for row in report.evaded:
         yield {"kind": "evaded", **plain_object(row)}
+    for own in report.alarms:
+        yield {"kind": "alarms", **plain_object(own)}
     for field, cost in report.costs.items():
         yield {"kind": "cost", "field": field, **plain_object(cost)}
 
@@ -133,6 +135,10 @@ def _alarms(report: DrillReport) -> Text:
         f", {report.app_days:,.1f} app-days: {rate(report.site_relays)} relays and {rate(report.site_alarms)} "
         "relays or suspected per app-day\n"
     )
+    for own in report.alarms[:MOST_ROWS]:
+        text.append(
+            f"  {printable(own.population)}, {own.app_days:,.1f} app-days: {rate(own.relays)} and {rate(own.alarms)}\n"
+        )
     return text.append(SITE_ALARMS, "dim")
 
 
