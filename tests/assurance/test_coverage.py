@@ -136,6 +136,52 @@ class TestDisprovable:
         (window,) = windows([*batches, counter(app, MIDNIGHT_US, 900, 1_200)], tmp_path)
         assert (window.provable.every, window.disprovable) == (NO, YES)
 
+    def test_an_app_that_its_own_counter_says_more_of_is_not_hidden_by_others(self, site, tmp_path):
+        silent = Recorder(package="com.hidden", uid=10_199, device="phone-1")
+        more = counter(silent, MIDNIGHT_US, 60_000, 70_000)
+        found = {w.package: w for w in windows([*site, *self.counters(), more], tmp_path)}
+        assert found["com.hidden"].disprovable is NO
+        assert found["com.hidden"].provable.every is NO
+        assert found["com.example.app0"].disprovable is YES
+
+    def test_an_app_without_a_counter_is_not_covered_by_those_of_others(self, site, tmp_path):
+        found = {w.package: w for w in windows([*site, self.counters()[0]], tmp_path)}
+        assert (found["com.example.app0"].disprovable, found["com.example.app1"].disprovable) == (YES, NO)
+
+    def test_flows_exported_twice_do_not_make_up_for_what_was_not_seen(self, site, tmp_path):
+        again = [retold(part, source="again") for part in site if part.table == "flows"]
+        found = windows([*site, *again, *self.counters(share=0.5)], tmp_path)
+        assert {w.disprovable for w in found} == {NO}
+        assert {w.flows for w in found} == {w.flows for w in windows(site, tmp_path / "once")}
+
+    def test_counters_that_two_dumps_hold_count_once(self, site, tmp_path):
+        again = [retold(part, source="second dump") for part in self.counters()]
+        assert {w.disprovable for w in windows([*site, *self.counters(), *again], tmp_path)} == {YES}
+
+    def test_counters_that_flows_contradict_are_not_believed(self, site, tmp_path):
+        small = [counter(app, MIDNIGHT_US, 900, 1_200) for app in phone(1)]
+        assert {w.disprovable for w in windows([*without(site, "volumes"), *small], tmp_path)} == {NO}
+
+    def test_without_a_list_of_users_another_profile_may_be_there(self, site, tmp_path):
+        bare = [part for part in site if part.table != "inventory"]
+        found = windows([*bare, *self.counters()], tmp_path)
+        assert {w.disprovable for w in found} == {NO}
+        assert all("profile" in w.partial for w in found)
+
+    def test_time_that_no_source_claims_to_have_watched_leaves_it_open(self, tmp_path):
+        unclaimed = batches_of(phone(1, watched=False))
+        found = windows([*unclaimed, *self.counters()], tmp_path)
+        assert {(w.watched > 0.9, w.disprovable) for w in found} == {(True, NO)}
+        assert all("pauses" in w.partial for w in found)
+
+    def test_what_was_watched_before_the_first_flow_does_not_count(self, tmp_path):
+        early = Recorder(device="phone-9")
+        early.flow(1.0, 2.0, [(1.0, 700, 900)], "198.18.1.1", hostname="a.example")
+        early.signal(SignalKind.CAPTURE, -3_300.0, 70.0)
+        (window,) = (w for w in windows(batches_of([*phone(1), early]), tmp_path) if w.device == "phone-9")
+        assert window.watched == pytest.approx(0.1, abs=0.02)
+        assert "pauses" in window.partial
+
 
 class TestReport:
     def test_populations_are_parted_by_group_and_add_up(self, tmp_path):
@@ -180,13 +226,52 @@ class TestReport:
         assert spots["bytes by interval"].share == 0.5
         assert spots["app identity"].share == 0.0
 
+    def test_a_phone_that_watched_and_saw_nothing_is_not_told_as_unwatched(self, site, tmp_path):
+        told = signal(SignalKind.CAPTURE, BEGIN_US - 10_000_000, BEGIN_US + 800_000_000, device="phone-5")
+        (window,) = (w for w in windows([*site, retold(told, source="capture")], tmp_path) if w.device == "phone-5")
+        assert window.watched == pytest.approx(1.0)
+        assert "unwatched" not in window.missing
+
+    def test_a_wrong_clock_on_one_phone_stops_nothing(self, site, tmp_path):
+        lost = Recorder(device="phone-7")
+        lost.flow(-BEGIN_US / 1e6, 1.0 - BEGIN_US / 1e6, [(-BEGIN_US / 1e6, 700, 900)], "198.18.1.1")
+        found = covered([*site, *without(batches_of([lost]), "volumes")], tmp_path)
+        assert [part.start.year for part in found.report.populations] == [1970, 2026]
+
+    def test_a_flow_of_days_is_there_on_each_day_that_has_flows(self, tmp_path):
+        app = Recorder()
+        app.flow(0.0, 86_400.0 * 1.5, [(0.0, 700, 900)], "198.18.1.1", hostname="a.example")
+        app.flow(86_400.0 * 1.2, 86_400.0 * 1.2 + 1.0, [(103_680.0, 500, 900)], "198.18.1.2", hostname="b.example")
+        assert [w.flows for w in windows(batches_of([app]), tmp_path)] == [1, 2]
+
+    def test_answers_do_not_hang_on_what_other_phones_show(self, site, tmp_path):
+        bare = without(batches_of(phone(70, 1)), "flows", "bytes_out", "bytes_in")
+        alone = {w.device: w for w in windows([*site, *bare], tmp_path / "two")}["phone-70"]
+        many = batches_of([app for number in range(2, 70) for app in phone(number, 1)])
+        beside = {w.device: w for w in windows([*site, *many, *bare], tmp_path / "many")}["phone-70"]
+        assert (alone.watched, alone.provable) == (beside.watched, beside.provable)
+
+    def test_allowed_destinations_are_left_out_as_in_a_hunt(self, site, tmp_path):
+        listed = tuple(f"site{number}.example" for number in range(100, 106))
+        found = windows(site, tmp_path, allowed_destination_list=listed)
+        assert sum(window.flows for window in found) == 1
+
+    def test_a_group_called_all_devices_stays_a_group(self, site, tmp_path):
+        named = [
+            batch("inventory", {"device_uid": f"phone-{k}", "device_group": name, **TOLD}, length=1)
+            for k, name in ((1, "all devices"), (2, "field"))
+        ]
+        report = covered([*site, *batches_of(phone(2)), *named], tmp_path).report
+        assert [part.group for part in report.populations] == ["all devices", "all devices (a group)", "field"]
+
     def test_nothing_at_all_is_an_answer_too(self, tmp_path):
         named = batch("inventory", {"device_uid": "phone-9", **TOLD}, length=1)
         result = covered([named], tmp_path)
         assert (result.report.devices, result.report.silent_devices, result.report.populations) == (1, 1, [])
         assert list(result.windows()) == []
 
-    def test_windows_too_short_for_the_time_covered_are_refused(self, tmp_path):
+    def test_windows_too_short_for_the_time_covered_are_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr("relaywatch.assurance.watching.MOST_WINDOWS", 20)
         with pytest.raises(RelaywatchError, match="longer --window"):
             covered(batches_of(phone(1)), tmp_path, window_s=0.5)
 
@@ -198,6 +283,12 @@ class TestReport:
 
 
 TOLD = {"source": "mdm", "position": 1, "clock": "sensor"}
+
+
+def retold(part, **columns):
+    """The batch with other values in some columns."""
+    held = {name: part.rows[name] for name in part.rows.schema.names}
+    return batch(part.table, held | columns, length=part.rows.num_rows)
 
 
 def shifted(part, by_us):

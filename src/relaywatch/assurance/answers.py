@@ -13,8 +13,7 @@ from typing import Final
 
 import polars as pl
 
-from relaywatch.assurance.gaps import GAPS
-from relaywatch.assurance.watching import USERS, Watching
+from relaywatch.assurance.watching import USERS, Span, Watching
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.contacts import NAMED_SHARE
 from relaywatch.model.schemas import SignalKind
@@ -37,7 +36,7 @@ NAMES_ENOUGH: Final = (1.0 + NAMED_SHARE) / 2.0
 WHOLE: Final = 0.99
 """Share of a window that must be watched for it to count as watched throughout."""
 ACCOUNTED: Final = 0.9
-"""Share of the phone's own byte count that flows must show: counters have headers and retransmissions besides."""
+"""Share of an app's own byte count that its flows must show, each way: counters have headers and repeats besides."""
 ALL_INTERFACES: Final = frozenset({"lab-trace", "lab-fleet", "perfetto"})
 """Formats that by their nature show an app's traffic on every interface."""
 SIGNAL_GAPS: Final[Mapping[str, tuple[SignalKind, ...]]] = {
@@ -50,28 +49,58 @@ SIGNAL_GAPS: Final[Mapping[str, tuple[SignalKind, ...]]] = {
 def answered(states: pl.DataFrame, watching: Watching, settings: Settings) -> pl.DataFrame:
     """A row an app and window, with a state a gap (`gap_*`), an answer a topology and `disprovable` (0 yes, 1, 2 no).
 
-    states: device_states. Devices that only signals or an inventory tell of have one row a window, without an app.
+    states: device_states. Devices of which nothing but signals, or an inventory, is known have one row a window,
+    without an app.
     """
     if states.is_empty():
         return pl.DataFrame()
-    rows = states.join(watching.apps.drop("name"), on=["device", "window"], how="left", suffix="_app")
-    counters = (pl.col("counted_out") >= 0) & (
-        pl.min_horizontal("counted_out", "counted_in") < settings.uplink_bytes_threshold
+    apps = _with_totals(watching.apps)
+    rows = states.join(apps.drop("name"), on=["device", "window"], how="left", suffix="_app")
+    unseen = (pl.col("flows_app") == 0) & (_least("counted") >= settings.uplink_bytes_threshold)
+    accounted = pl.all_horizontal(
+        pl.col(f"bytes_{way}") >= ACCOUNTED * pl.col(f"counted_{way}") for way in ("out", "in")
     )
-    anonymous = pl.col("hidden_app").fill_null(value=True)
     rows = rows.with_columns(
-        pl.when(anonymous).then(MISSING).otherwise("gap_app").alias("gap_app"),
-        counters.fill_null(value=False).alias("too_little"),
+        pl.when(pl.col("hidden_app").fill_null(value=True)).then(MISSING).otherwise("gap_app").alias("gap_app"),
+        pl.when(unseen.fill_null(value=False)).then(MISSING).otherwise("gap_unwatched").alias("gap_unwatched"),
+        (pl.col("every_interface") | (accounted.fill_null(value=False) & (pl.col("flows_app") > 0))).alias(
+            "complete_interfaces"
+        ),
+        _too_little(settings).alias("too_little"),
     )
+    rows = rows.with_columns(_partly("interfaces"))
     rows = rows.with_columns(
         pl.max_horizontal(f"gap_{name}" for name in needs).alias(topology) for topology, needs in NEEDS.items()
     )
     every = pl.max_horizontal(*TOPOLOGIES)
-    complete = pl.all_horizontal(pl.col(f"complete_{name}") for name in COMPLETE_NEEDS)
-    shown = ((every == OK) & complete) | pl.col("too_little")
+    shown = ((every == OK) & pl.all_horizontal(f"complete_{name}" for name in COMPLETE_NEEDS)) | pl.col("too_little")
     return rows.with_columns(
         every.alias("every"), pl.when(shown).then(OK).otherwise(MISSING).cast(pl.Int32).alias("disprovable")
     )
+
+
+def _with_totals(apps: pl.DataFrame) -> pl.DataFrame:
+    """The apps with what their counters and their flows show over all windows: a relay may go on through several."""
+    sums = [
+        pl.col(name).sum().over("app").alias(f"{name}_in_all")
+        for name in ("counted_out", "counted_in", "bytes_out", "bytes_in")
+    ]
+    return apps.with_columns(sums)
+
+
+def _least(name: str) -> pl.Expr:
+    return pl.min_horizontal(f"{name}_out", f"{name}_in")
+
+
+def _too_little(settings: Settings) -> pl.Expr:
+    """Whether the phone's own counters cover the window and show less, over all windows, than any relay sends.
+
+    An app without a bucket had none because its counter stood still. Counters below what flows show are not believed.
+    """
+    counted = {way: pl.col(f"counted_{way}_in_all").fill_null(0) for way in ("out", "in")}
+    believed = pl.all_horizontal(pl.col(f"bytes_{way}_in_all").fill_null(0) <= counted[way] for way in counted)
+    little = pl.min_horizontal(*counted.values()) < settings.uplink_bytes_threshold
+    return (pl.col("counters") & ~pl.col("hidden_app") & believed & little).fill_null(value=False)
 
 
 def device_states(watching: Watching, settings: Settings) -> pl.DataFrame:
@@ -82,47 +111,38 @@ def device_states(watching: Watching, settings: Settings) -> pl.DataFrame:
     span = watching.span
     if span is None:
         return pl.DataFrame()
-    grid = _grid(watching, span.windows)
-    width_s = pl.min_horizontal(
-        pl.lit(span.width_us), watching.last_us - (pl.col("window") + span.first) * span.width_us
-    ) - pl.max_horizontal(pl.lit(0), watching.first_us - (pl.col("window") + span.first) * span.width_us)
-    flows = pl.col("flows")
-    inbound = pl.lit(bool(watching.inbound_formats)) & (
-        (pl.col("format") & _bits(watching.inbound_formats, watching.formats)) != 0
-    )
-    needs_volumes = pl.col("moved") > 0
-    grid = grid.with_columns((width_s / 1e6).clip(1e-6).alias("width_s")).with_columns(
-        (pl.col("watched_s") / pl.col("width_s")).clip(0.0, 1.0).alias("watched"),
-        pl.when((pl.col("watched_s") <= 0) & (flows == 0)).then(MISSING).otherwise(OK).alias("gap_unwatched"),
-        pl.when(flows == 0).then(OK).otherwise(_state(1.0 - pl.col("hidden") / flows, ENOUGH)).alias("gap_app"),
-        pl.when(flows == 0).then(MISSING).otherwise(_state(pl.col("bytes") / flows, ENOUGH)).alias("gap_bytes"),
-        pl.when(flows == 0).then(MISSING).otherwise(_state(pl.col("directed") / flows, ENOUGH)).alias("gap_direction"),
-        pl.when(pl.col("dialled") == 0)
-        .then(pl.when(flows == 0).then(MISSING).otherwise(PARTIAL))
-        .otherwise(_state(pl.col("named") / pl.col("dialled"), NAMES_ENOUGH))
-        .alias("gap_hostname"),
-        pl.when(needs_volumes)
-        .then(_state(pl.col("fine") / pl.col("moved"), ENOUGH))
-        .otherwise(MISSING)
-        .alias("gap_volumes"),
-        pl.when(inbound).then(OK).otherwise(MISSING).alias("gap_inbound"),
-        pl.when(pl.col("step_s").fill_null(0.0) > settings.time_window_s / 2.0)
+    grid = _grid(watching, span)
+    flows, none = pl.col("flows"), pl.col("flows") == 0
+    inbound = (pl.col("format") & _bits(watching.inbound_formats, watching.formats)) != 0
+    shares = {
+        "app": pl.when(none).then(OK).otherwise(_state(1.0 - pl.col("hidden") / flows, ENOUGH)),
+        "bytes": pl.when(none).then(MISSING).otherwise(_state(pl.col("bytes") / flows, ENOUGH)),
+        "direction": pl.when(none).then(MISSING).otherwise(_state(pl.col("directed") / flows, ENOUGH)),
+        "hostname": pl.when(none)
+        .then(MISSING)
+        .when(pl.col("dialled") == 0)
         .then(PARTIAL)
-        .otherwise(OK)
-        .alias("gap_clock"),
-        pl.when(pl.col("sampled")).then(PARTIAL).otherwise(OK).alias("gap_sampling"),
-        *(
-            pl.when((pl.col("kinds") & sum(1 << int(kind) for kind in kinds)) != 0)
-            .then(OK)
-            .otherwise(MISSING)
-            .alias(f"gap_{name}")
-            for name, kinds in SIGNAL_GAPS.items()
-        ),
+        .otherwise(_state(pl.col("named") / pl.col("dialled"), NAMES_ENOUGH)),
+        "volumes": pl.when(pl.col("moved") == 0)
+        .then(MISSING)
+        .otherwise(_state(pl.col("fine") / pl.col("moved"), ENOUGH)),
+        "address": pl.when(none).then(MISSING).otherwise(_state(pl.col("remote") / flows, ENOUGH)),
+    }
+    flags = {
+        "unwatched": ((pl.col("watched_s") <= 0) & none, MISSING),
+        "inbound": (~inbound, MISSING),
+        "clock": (pl.col("step_s") > settings.time_window_s / 2.0, PARTIAL),
+        "sampling": (pl.col("sampled"), PARTIAL),
+        **{name: (~_shows(kinds), MISSING) for name, kinds in SIGNAL_GAPS.items()},
+    }
+    grid = grid.with_columns(
+        *(state.alias(f"gap_{name}") for name, state in shares.items()),
+        *(pl.when(where).then(state).otherwise(OK).alias(f"gap_{name}") for name, (where, state) in flags.items()),
     )
     # Names alone can still tell parties apart, though not as surely as addresses do.
-    address = pl.when(flows == 0).then(MISSING).otherwise(_state(pl.col("remote") / flows, ENOUGH))
     named = pl.when(pl.col("gap_hostname") < MISSING).then(PARTIAL).otherwise(MISSING)
-    grid = grid.with_columns(pl.when(address == MISSING).then(named).otherwise(address).alias("gap_address"))
+    nowhere = pl.col("gap_address") == MISSING
+    grid = grid.with_columns(pl.when(nowhere).then(named).otherwise("gap_address").alias("gap_address"))
     return _with_completeness(grid, watching)
 
 
@@ -131,55 +151,68 @@ def _state(share: pl.Expr, enough: float) -> pl.Expr:
     return pl.when(share >= enough).then(OK).when(share > 0.0).then(PARTIAL).otherwise(MISSING)
 
 
+def _shows(kinds: Sequence[SignalKind]) -> pl.Expr:
+    return (pl.col("kinds") & sum(1 << int(kind) for kind in kinds)) != 0
+
+
 def _bits(names: frozenset[str], formats: Sequence[str]) -> int:
     return sum(1 << k for k, name in enumerate(formats) if name in names)
 
 
-def _grid(watching: Watching, windows: int) -> pl.DataFrame:
-    """A row a device and window, of every device that any source names, what was not counted as 0."""
+def _grid(watching: Watching, span: Span) -> pl.DataFrame:
+    """A row a device and window, of every device that any source names, what was not counted as 0; `watched`: share."""
     known = watching.devices.select("name").unique()
     named = pl.concat([known, watching.inventory.select("name")]).unique().sort("name")
-    every = named.join(pl.DataFrame({"window": range(windows)}, schema={"window": pl.Int64}), how="cross")
-    zero = [name for name, kind in watching.devices.schema.items() if kind.is_numeric() and name not in _NOT_COUNTS]
-    users = _users(watching)
-    return (
-        every.join(watching.devices, on=["name", "window"], how="left")
-        .join(watching.inventory, on="name", how="left")
-        .join(users, on="name", how="left")
-        .with_columns(pl.col(zero).fill_null(0), pl.col("sampled").fill_null(value=False))
-        .with_columns(pl.col("packages", "signed").fill_null(value=False))
+    windows = pl.DataFrame(
+        {"window": range(span.windows), "begin": [span.begin(k) for k in range(span.windows)]},
+        schema={"window": pl.Int64, "begin": pl.Int64},
     )
-
-
-_NOT_COUNTS: Final = {"device", "window", "step_s", "counted", "seen"}
+    width = pl.min_horizontal(pl.col("begin") + span.width_us, pl.lit(span.last_us)) - pl.max_horizontal(
+        "begin", pl.lit(span.first_us)
+    )
+    kinds = watching.devices.schema
+    flags = [name for name, kind in kinds.items() if kind == pl.Boolean]
+    numbers = [name for name, kind in kinds.items() if kind.is_numeric() and name not in {"device", "window"}]
+    return (
+        named.join(windows, how="cross")
+        .join(watching.devices, on=["name", "window"], how="left")
+        .join(watching.inventory, on="name", how="left")
+        .join(_users(watching), on=["name", "window"], how="left")
+        .with_columns(pl.col(numbers).fill_null(0), pl.col(*flags, "packages", "signed").fill_null(value=False))
+        .with_columns((pl.col("watched_s") / (width / 1e6).clip(1e-6)).clip(0.0, 1.0).alias("watched"))
+        .with_columns((pl.col("told_s") / (width / 1e6).clip(1e-6)).clip(0.0, 1.0).alias("told"))
+    )
 
 
 def _users(watching: Watching) -> pl.DataFrame:
-    """Android users of which flows are seen, by device."""
-    if watching.apps.is_empty():
-        return pl.DataFrame(schema={"name": pl.String, "seen_users": pl.List(pl.Int64)})
-    seen = watching.apps.filter(pl.col("flows") > 0)
-    return seen.group_by("name").agg((pl.col("uid") // USERS).drop_nulls().unique().alias("seen_users"))
+    """Android users of which flows are seen, by device and window."""
+    seen = watching.apps.filter((pl.col("flows") > 0) & (pl.col("uid") >= 0))
+    return seen.group_by("name", "window").agg((pl.col("uid") // USERS).unique().alias("seen_users"))
 
 
 def _with_completeness(grid: pl.DataFrame, watching: Watching) -> pl.DataFrame:
-    """What absence asks for beyond a proof, as flags, and the gaps that say so."""
-    whole = (pl.col("format") != 0) & ((pl.col("format") & ~_bits(ALL_INTERFACES, watching.formats)) == 0)
-    counted = (pl.col("counted") > 0) & (pl.col("seen") >= ACCOUNTED * pl.col("counted"))
+    """What absence asks for beyond a proof, as flags, and the gaps that say so.
+
+    Time that no source claims to have watched, but flows lie in, counts as watched for a proof and not for absence.
+    Without a list of the phone's users nobody knows whether another profile is there.
+    """
+    every = (pl.col("format") != 0) & ((pl.col("format") & ~_bits(ALL_INTERFACES, watching.formats)) == 0)
     further = pl.col("users").list.set_difference(pl.col("seen_users").fill_null([])).list.eval(pl.element() > 0)
-    unseen = further.list.any().fill_null(value=False)
+    listed = pl.col("users").list.len().fill_null(0) > 0
     grid = grid.with_columns(
-        (pl.col("watched") >= WHOLE).alias("complete_pauses"),
-        (pl.col("gaps") == 0).alias("complete_logging_gap"),
+        every.alias("every_interface"),
+        (pl.col("told") >= WHOLE).alias("complete_pauses"),
+        (~pl.col("gaps")).alias("complete_logging_gap"),
         (pl.col("hidden") == 0).alias("complete_unattributed"),
-        (whole | counted).fill_null(value=False).alias("complete_interfaces"),
-        (~unseen).alias("complete_profile"),
+        (listed & ~further.list.any().fill_null(value=True)).alias("complete_profile"),
         (~pl.col("sampled")).alias("complete_sampling"),
     )
-    partly = [
-        pl.when(pl.col(f"complete_{name}")).then(OK).otherwise(PARTIAL).alias(f"gap_{name}")
-        for name in COMPLETE_NEEDS
-        if name in GAPS and name not in {"sampling", "pauses"}
-    ]
     paused = ~pl.col("complete_pauses") & (pl.col("gap_unwatched") == OK)
-    return grid.with_columns(*partly, pl.when(paused).then(PARTIAL).otherwise(OK).alias("gap_pauses"))
+    return grid.with_columns(
+        *(_partly(name) for name in ("logging_gap", "unattributed", "profile")),
+        pl.when(paused).then(PARTIAL).otherwise(OK).alias("gap_pauses"),
+    )
+
+
+def _partly(name: str) -> pl.Expr:
+    return pl.when(pl.col(f"complete_{name}")).then(OK).otherwise(PARTIAL).alias(f"gap_{name}")

@@ -16,7 +16,7 @@ import polars as pl
 from relaywatch import __version__
 from relaywatch.assurance.answers import MISSING, OK, TOPOLOGIES, answered, device_states
 from relaywatch.assurance.blind_spots import blind_spots
-from relaywatch.assurance.gaps import ASKED, GAPS, remedies_for
+from relaywatch.assurance.gaps import ASKED, GAPS, REMEDIES, remedies_for
 from relaywatch.assurance.rows import row_coverage
 from relaywatch.assurance.watching import Span, Watching, watch
 from relaywatch.detection.settings import Settings
@@ -24,6 +24,7 @@ from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.model.assurance import (
     ALL_DEVICES,
+    NO_GROUP,
     Answer,
     CoverageReport,
     GapShare,
@@ -33,10 +34,10 @@ from relaywatch.model.assurance import (
     SourceFeed,
     WindowCoverage,
 )
+from relaywatch.model.errors import SourceError
 from relaywatch.outputs.summary import HuntSummary, UnitRead
 from relaywatch.sources.discovery import discover
 
-NO_GROUP: Final = "no group"
 DAY_S: Final = 86_400.0
 SHOWN_REMEDIES: Final = 5
 _ANSWERS: Final = tuple(Answer)
@@ -89,7 +90,7 @@ class Coverage:
             package=row["package"],
             uid=row["uid"],
             start=_moment(span.begin(row["window"])),
-            end=_moment(span.begin(row["window"] + 1)),
+            end=_moment(span.end(row["window"])),
             watched=round(row["watched"], 6),
             flows=row["flows_app"] or 0,
             clock_error_s=max((self.clock_errors[name] for name in formats if name in self.clock_errors), default=None),
@@ -124,9 +125,13 @@ def coverage(
     Raises SourceError where a path is missing or of no known format, RelaywatchError where windows are too short.
     """
     found, started = discover(paths), time.monotonic()
+    if not found.units:
+        first = paths[0] if paths else ""
+        raise SourceError(first, "holds no telemetry in a known format.", remedy="See docs/sources.md.")
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         watched = Unwatched() if watcher is None else watcher
-        view = read_view(found.units, Path(folder), device, watched, Settings().allowed_destinations, profiled=True)
+        allowed = settings.allowed_destinations
+        view = read_view(found.units, Path(folder), device, watched, allowed, profiled=True)
         return coverage_of(view, settings, window_s, summary_of(view, found, started))
 
 
@@ -148,13 +153,13 @@ def _report(
     seen = states.filter(pl.col("flows") > 0)["name"].n_unique() if states.width else 0
     return CoverageReport(
         window_s=window_s,
-        first=None if watching.first_us is None else _moment(watching.first_us),
-        last=None if watching.last_us is None else _moment(watching.last_us),
+        first=None if watching.span is None else _moment(watching.span.first_us),
+        last=None if watching.span is None else _moment(watching.span.last_us),
         devices=devices,
         silent_devices=devices - seen,
         app_windows=answers.height,
         populations=list(_populations(answers, watching.span)),
-        rows=row_coverage(states, watching.formats, feeds),
+        rows=row_coverage(states, feeds),
         blind_spots=blind_spots(states, watching.span),
         feeds=list(feeds),
         gaps=list(GAPS.values()),
@@ -178,11 +183,11 @@ def _populations(answers: pl.DataFrame, span: Span | None) -> Iterator[Populatio
 
 def _population(group: str, window: int, rows: pl.DataFrame, span: Span) -> PopulationCoverage:
     shares = [GapShare(name=name, share=float((rows[f"gap_{name}"] > OK).to_numpy().mean())) for name in ASKED]
-    per_device = rows.unique("name")
+    per_device = rows.unique("name", maintain_order=True)
     return PopulationCoverage(
         group=group,
         start=_moment(span.begin(window)),
-        end=_moment(span.begin(window + 1)),
+        end=_moment(span.end(window)),
         devices=per_device.height,
         app_windows=rows.height,
         watched=float(per_device["watched"].to_numpy().mean()),
@@ -199,13 +204,15 @@ def _shares(rows: pl.DataFrame, column: str) -> Shares:
 
 
 def _remedies(rows: pl.DataFrame) -> list[str]:
-    """The sources that turn most of the population's answers into a yes: proof first, then absence."""
+    """The sources that turn most app windows into a yes, those of most windows first, of as many the cheapest."""
     columns = [f"gap_{name}" for name in ASKED]
     wanted: Counter[str] = Counter()
     for *states, count in rows.group_by(columns).len().iter_rows():
         held = [name for name, state in zip(ASKED, states, strict=True) if state > OK]
-        wanted.update(dict.fromkeys(remedies_for(held), count))
-    return [source for source, _ in wanted.most_common(SHOWN_REMEDIES)]
+        wanted.update(dict.fromkeys(remedies_for(held), int(count)))
+    rank = [remedy.source for remedy in REMEDIES]
+    ordered = sorted(wanted, key=lambda source: (-wanted[source], rank.index(source)))
+    return ordered[:SHOWN_REMEDIES]
 
 
 def source_feeds(reads: Sequence[UnitRead]) -> list[SourceFeed]:
@@ -231,6 +238,8 @@ def source_feeds(reads: Sequence[UnitRead]) -> list[SourceFeed]:
                 gaps=sum(view.gaps for view in views),
                 clock_error_s=max(errors, default=None),
                 sampled=any(view.sampled for view in views),
+                packages=any(view.packages for view in views),
+                digests=any(view.digests for view in views),
                 fields=fields,
             )
         )

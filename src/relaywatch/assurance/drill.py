@@ -18,7 +18,7 @@ import polars as pl
 from relaywatch import __version__
 from relaywatch.assurance.answers import OK
 from relaywatch.assurance.blind_spots import with_costs
-from relaywatch.assurance.coverage import DAY_S, NO_GROUP, Coverage, coverage_of
+from relaywatch.assurance.coverage import DAY_S, Coverage, coverage_of
 from relaywatch.assurance.episodes import SECOND, Episode, Evasion, Wanted, play, without_relaying
 from relaywatch.assurance.eyes import RESTORED, Marks, seen
 from relaywatch.assurance.scores import (
@@ -41,7 +41,7 @@ from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
 from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import View, read_view
 from relaywatch.enrichment.loading import Enrichment
-from relaywatch.model.assurance import ALL_DEVICES, Answer, DrillReport, PopulationAlarms
+from relaywatch.model.assurance import ALL_DEVICES, NO_GROUP, Answer, DrillReport, PopulationAlarms
 from relaywatch.model.errors import RelaywatchError, SourceError
 from relaywatch.model.finding import Finding, Topology, Verdict
 from relaywatch.sources.discovery import discover

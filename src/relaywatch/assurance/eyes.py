@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 
 from relaywatch.assurance.episodes import SECOND, Episode
-from relaywatch.assurance.watching import FEWEST_STAMPS, step_of
+from relaywatch.assurance.watching import FEWEST_STAMPS, step_of, with_volumes
 from relaywatch.detection.columns import Flags, Ints
 from relaywatch.engines.arrangement import LOOKUP_PORTS, US
 from relaywatch.engines.names import text_keys
@@ -78,10 +78,7 @@ def eyes_of(flows: Records, volumes: Records, hidden: Flags, details: Sequence[s
     if not kept.any():
         return None
     own = volumes[volumes["flow_id"] >= 0]
-    keys = pl.DataFrame({"source": own["source"], "flow_id": own["flow_id"]}).unique()
-    asked = pl.DataFrame({"source": flows["source"], "flow_id": flows["flow_id"], "row": np.arange(len(flows))})
-    fine = np.zeros(len(flows), bool)
-    fine[asked.join(keys, on=["source", "flow_id"], how="semi")["row"].to_numpy()] = True
+    fine = with_volumes(flows, own)
     rates = [int(found[1]) for detail in details if (found := SAMPLING.match(detail))]
     return Eyes(
         rows=flows[kept],

@@ -12,21 +12,18 @@ from relaywatch.attack.requirements import REQUIREMENTS, Requirement, TelemetryR
 from relaywatch.model.assurance import RowCoverage, SourceFeed
 from relaywatch.model.schemas import SignalKind
 
-FACTS: Final[Mapping[str, tuple[str, ...]]] = {
-    "flows": ("app", "direction", "bytes", "hostname", "local port", "end"),
-    "volumes": ("volumes",),
-    "signals": ("listener", "foreground", "interaction"),
-    "inventory": ("app", "user"),
-}
-"""Fields of a source's view (engines.profile) that a table's requirement rests on."""
 _COLUMN_FIELDS: Final[Mapping[str, str]] = {
+    "signing_digest": "signing digest",
+    "installer": "installed apps",
     "android_package": "app",
     "direction_id": "direction",
     "bytes_out": "bytes",
     "remote_hostname": "hostname",
     "end_time": "end",
-    "flow_id": "volumes",
+    "duration_us": "volumes",
 }
+"""Fields of a source's view that the columns of a requirement rest on."""
+_OF_INVENTORY: Final = {"signing digest": "digests", "installed apps": "packages"}
 _KIND_FIELDS: Final[Mapping[str, str]] = {
     "LISTENER": "listener",
     "FOREGROUND_UI": "foreground",
@@ -35,7 +32,7 @@ _KIND_FIELDS: Final[Mapping[str, str]] = {
 }
 
 
-def row_coverage(states: pl.DataFrame, formats: Sequence[str], feeds: Sequence[SourceFeed]) -> list[RowCoverage]:
+def row_coverage(states: pl.DataFrame, feeds: Sequence[SourceFeed]) -> list[RowCoverage]:
     """A row for each requirement of each log-source row and extension. states: answers.device_states, or empty."""
     rows = {row.data_component: row for row in log_sources(frozenset())}
     found = []
@@ -44,7 +41,7 @@ def row_coverage(states: pl.DataFrame, formats: Sequence[str], feeds: Sequence[S
             row = rows.get(requirement.data_component)
             channel = row.channel if row is not None and requirement.analytic else telemetry.why
             name = row.data_component_name if row is not None else _EXTENSIONS[requirement.data_component]
-            found.append(_covered(requirement, telemetry, (name, channel), states, formats, feeds))
+            found.append(_covered(requirement, telemetry, (name, channel), states, feeds))
     return found
 
 
@@ -56,7 +53,6 @@ def _covered(
     telemetry: TelemetryRequirement,
     named: tuple[str, str],
     states: pl.DataFrame,
-    formats: Sequence[str],
     feeds: Sequence[SourceFeed],
 ) -> RowCoverage:
     fields = _fields(telemetry)
@@ -70,7 +66,7 @@ def _covered(
         table=telemetry.table,
         analytic=requirement.analytic,
         fed=fed,
-        formats=[feed.format for feed in feeding if feed.format in formats or telemetry.table == "inventory"],
+        formats=[feed.format for feed in feeding],
         observed=[name for name, seen in best.items() if seen == "observed"],
         inferred=[name for name, seen in best.items() if seen in {"inferred", "partly"}],
         absent=[name for name, seen in best.items() if seen == "absent"],
@@ -80,21 +76,32 @@ def _covered(
 
 def _fields(telemetry: TelemetryRequirement) -> list[str]:
     """The fields that the requirement rests on, each once."""
-    by_column = (_COLUMN_FIELDS[name] for name in telemetry.columns if name in _COLUMN_FIELDS)
-    by_kind = (_KIND_FIELDS[name] for name in telemetry.kinds if name in _KIND_FIELDS)
-    named = by_kind if telemetry.table == "signals" else by_column
-    return list(dict.fromkeys(name for name in named if name in FACTS[telemetry.table]))
+    names = telemetry.kinds if telemetry.table == "signals" else telemetry.columns
+    known = _KIND_FIELDS if telemetry.table == "signals" else _COLUMN_FIELDS
+    found = dict.fromkeys(known[name] for name in names if name in known)
+    if telemetry.table == "inventory":
+        return [name for name in found if name in _OF_INVENTORY]
+    if telemetry.table == "volumes":
+        return ["volumes"]
+    return list(found)
+
+
+def _seen(feed: SourceFeed, name: str) -> str:
+    """How a format shows a field: an inventory's are there or not."""
+    if name in _OF_INVENTORY:
+        return "observed" if getattr(feed, _OF_INVENTORY[name]) else "absent"
+    return feed.fields.get(name, "absent")
 
 
 def _feeds(feed: SourceFeed, telemetry: TelemetryRequirement, fields: Sequence[str]) -> bool:
-    """Whether a format gives what is asked: of signals any, of another table all that only a part of sources has."""
-    seen = [feed.fields.get(name, "absent") != "absent" for name in fields]
+    """Whether a format gives what is asked: of signals and inventories any of it, of another table all of it."""
+    seen = [_seen(feed, name) != "absent" for name in fields]
     return bool(seen) and (any(seen) if telemetry.table in {"signals", "inventory"} else all(seen))
 
 
 def _best(feeds: Sequence[SourceFeed], name: str) -> str:
     order = ("observed", "inferred", "partly", "absent")
-    return min((feed.fields.get(name, "absent") for feed in feeds), key=order.index, default="absent")
+    return min((_seen(feed, name) for feed in feeds), key=order.index, default="absent")
 
 
 def _fed(telemetry: TelemetryRequirement) -> pl.Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Final, NamedTuple
@@ -39,8 +40,9 @@ class Outcome(NamedTuple):
 
 def figure(estimate: Estimate, trials: float) -> Figure:
     """The record of an estimate; its value is null where nothing was tried."""
-    value = None if estimate.value != estimate.value else estimate.value
-    return Figure(value=value, low=estimate.low, high=estimate.high, trials=trials)
+    value = estimate.value if math.isfinite(estimate.value) else None
+    high = estimate.high if math.isfinite(estimate.high) else None
+    return Figure(value=value, low=estimate.low, high=high, trials=trials)
 
 
 def share_of(hits: int, trials: int) -> Figure:

@@ -63,7 +63,7 @@ def arrange(flows: Records, volumes: Records, source_ranks: Ints) -> Arranged:
     source_ranks: place of each source's name among all, by source code. The result does not depend on the order of the
     records.
     """
-    kept, duplicates = _without_duplicates(taken(flows, _order(flows, source_ranks)))
+    kept, duplicates = _settled(flows, source_ranks)
     apps, first = np.unique(kept["app"], return_index=True)
     offsets = np.append(first, len(kept)).astype(np.int64)
     origins = kept["start"][first] // SECOND * SECOND
@@ -71,6 +71,15 @@ def arrange(flows: Records, volumes: Records, source_ranks: Ints) -> Arranged:
     columns = _flow_columns(kept, offsets, origin)
     joined, unmatched = _volume_columns(kept, volumes, offsets, origin)
     return Arranged(columns, joined, kept, apps, origins, duplicates, unmatched)
+
+
+def settled(flows: Records, source_ranks: Ints) -> Records:
+    """A shard's flows as `arrange` judges them: in order, each once. source_ranks: as there."""
+    return _settled(flows, source_ranks)[0]
+
+
+def _settled(flows: Records, source_ranks: Ints) -> tuple[Records, int]:
+    return _without_duplicates(taken(flows, _order(flows, source_ranks)))
 
 
 def _order(flows: Records, source_ranks: Ints) -> Ints:

@@ -38,6 +38,7 @@ _FLOW_FIELDS: Final = {
     "hostname": "remote_hostname",
     "bytes": "bytes_out",
 }
+_INVENTORY: Final = {"user": "user_name", "package": "android_package", "digest": "signing_digest"}
 _GUESSED: Final = {
     "direction": "direction_observability",
     "bytes": "bytes_observability",
@@ -64,6 +65,7 @@ class Profile:
         self._inferred: Counter[str] = Counter()
         self._signals: set[str] = set()
         self._who_met = [pl.DataFrame(schema={"device": pl.String, "package": pl.String, "uid": pl.Int32})]
+        self._most_held = MOST_HELD
         self._first: int | None = None
         self._last: int | None = None
         self._gaps = 0
@@ -82,7 +84,8 @@ class Profile:
         elif batch.table == "signals":
             self._kinds(rows)
         elif batch.table == "inventory":
-            self._known["user"] += rows.num_rows - rows["user_name"].null_count
+            for name, column in _INVENTORY.items():
+                self._known[name] += rows.num_rows - rows[column].null_count
         if "start_time" in rows.schema.names:
             self._span(rows)
             errors = (self._clock_error, pc.max(rows["clock_skew_bound_s"]).as_py())
@@ -105,6 +108,8 @@ class Profile:
             gaps=self._gaps,
             clock_error_s=self._clock_error,
             sampled=self._sampled,
+            packages=bool(self._known["package"]),
+            digests=bool(self._known["digest"]),
         )
 
     def _who(self, rows: pa.RecordBatch) -> None:
@@ -123,8 +128,9 @@ class Profile:
                 ]
             )
         )
-        if sum(part.height for part in self._who_met) > MOST_HELD:
+        if sum(part.height for part in self._who_met) > self._most_held:
             self._who_met = [pl.concat(self._who_met).unique()]
+            self._most_held = max(MOST_HELD, 2 * self._who_met[0].height)
 
     def _flows(self, rows: pa.RecordBatch) -> None:
         count = rows.num_rows

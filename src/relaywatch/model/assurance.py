@@ -13,6 +13,8 @@ from relaywatch.model.finding import Finding
 ASSURANCE_SCHEMA_VERSION: Final = "1.0.0"
 ALL_DEVICES: Final = "all devices"
 """Name of the population that holds every group, where there are several, or that no group is known of."""
+NO_GROUP: Final = "no group"
+"""Name of the devices that no inventory puts into a group, where others are in one."""
 
 
 class _Record(BaseModel):
@@ -97,7 +99,7 @@ class PopulationCoverage(_Record):
     provable: dict[str, Shares] = Field(description="By topology, and `every`")
     disprovable: Shares
     gaps: list[GapShare] = Field(description="The most frequent first")
-    remedies: list[str] = Field(description="What would turn the most windows into a yes, the cheapest first")
+    remedies: list[str] = Field(description="Sources that turn windows into a yes, those of most windows first")
 
 
 class RowCoverage(_Record):
@@ -128,7 +130,7 @@ class Figure(_Record):
 
     value: float | None
     low: float
-    high: float
+    high: float | None = Field(description="Null where nothing bounds it, as of a rate over no time")
     trials: float
 
 
@@ -157,6 +159,8 @@ class SourceFeed(_Record):
     gaps: int
     clock_error_s: float | None
     sampled: bool
+    packages: bool = Field(default=False, description="Whether it lists installed apps")
+    digests: bool = Field(default=False, description="Whether it lists them with their signing digests")
     fields: dict[str, str]
 
 

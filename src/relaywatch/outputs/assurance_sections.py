@@ -61,7 +61,13 @@ MOST_ROWS: Final = 100
 MOST_POINTS: Final = 60
 GOOD, WARN, BAD, SOFT = "good", "warn", "bad", "soft"
 _ANSWER_TONES: Final[dict[str, str]] = {Answer.YES: GOOD, Answer.IN_PART: WARN, Answer.NO: BAD}
-_OUTCOME_TONES: Final = {"promise kept": GOOD, "promise broken": BAD, "no promise": SOFT, "not played": WARN}
+_OUTCOME_TONES: Final = {
+    "promise kept": GOOD,
+    "promise in doubt": WARN,
+    "promise broken": BAD,
+    "no promise": SOFT,
+    "not played": WARN,
+}
 _STATE_TONES: Final = {ExceptionState.IN_FORCE: GOOD, ExceptionState.EXPIRING: WARN, ExceptionState.EXPIRED: BAD}
 _VERDICT_TONES: Final = {
     Verdict.RELAY: BAD,

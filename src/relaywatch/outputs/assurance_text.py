@@ -156,21 +156,24 @@ def figure(value: Figure) -> str:
 
 def interval(value: Figure) -> str:
     """Write a share's 95 % interval in percent without the sign: 94 to 99."""
-    return f"{share_number(value.low)} to {share_number(value.high)}"
+    return f"{share_number(value.low)} to {share_number(1.0 if value.high is None else value.high)}"
 
 
 def rate(value: Figure) -> str:
     """Write a rate with its 95 % interval: 0.012 (0.004 to 0.03)."""
     if value.value is None:
         return "not measured"
-    return f"{value.value:.2g} ({value.low:.2g} to {value.high:.2g})"
+    high = "no bound" if value.high is None else f"{value.high:.2g}"
+    return f"{value.value:.2g} ({value.low:.2g} to {high})"
 
 
 def recall_cost(value: Figure | None) -> str:
     """Write recall lost, in points of percent with a sign; a dash where no drill says."""
     if value is None or value.value is None:
         return "–"
-    return f"{_points(value.value)} points ({_points(value.low)} to {_points(value.high)})"
+    return (
+        f"{_points(value.value)} points ({_points(value.low)} to {_points(1.0 if value.high is None else value.high)})"
+    )
 
 
 def _points(value: float) -> str:
@@ -178,17 +181,20 @@ def _points(value: float) -> str:
 
 
 def broken(row: DrillRow) -> bool:
-    """Whether coverage promised that such a relay is shown, and the drill's recall is below the promise."""
-    return row.provable == Answer.YES and row.relay.value is not None and row.relay.value < PROMISED_RECALL
+    """Whether coverage promised that such a relay is shown, and the drill's whole interval is below the promise."""
+    high = row.relay.high
+    return row.provable == Answer.YES and row.relay.value is not None and high is not None and high < PROMISED_RECALL
 
 
 def drill_outcome(row: DrillRow) -> str:
-    """Say whether a drill kept the promise: kept, broken, nothing promised, or not played."""
+    """Say whether a drill kept the promise: kept, in doubt (below it, perhaps by chance), broken, none, not played."""
     if row.relay.value is None:
         return "not played"
     if row.provable != Answer.YES:
         return "no promise"
-    return "promise broken" if broken(row) else "promise kept"
+    if broken(row):
+        return "promise broken"
+    return "promise kept" if row.relay.value >= PROMISED_RECALL else "promise in doubt"
 
 
 def broken_promise(row: DrillRow) -> str:

@@ -30,7 +30,13 @@ from relaywatch.outputs.native import plain_object
 from relaywatch.outputs.text import plural, printable
 
 MOST_ROWS: Final = 60
-_STYLES: Final = {"promise kept": "green", "promise broken": "bold red", "no promise": "dim", "not played": "yellow"}
+_STYLES: Final = {
+    "promise kept": "green",
+    "promise in doubt": "yellow",
+    "promise broken": "bold red",
+    "no promise": "dim",
+    "not played": "yellow",
+}
 _LISTS: Final = ("rows", "evaded", "costs", "alarms")
 
 
@@ -114,13 +120,17 @@ def _with_rest(table: Table, count: int) -> Table:
 
 
 def _promise(rows: Sequence[DrillRow]) -> Text:
-    """A line for every broken promise, or that none was, or that none was made."""
+    """A line for every broken promise, or how many are in doubt, or that none was broken, or that none was made."""
     failed = [row for row in rows if broken(row)]
     if failed:
         lines = [broken_promise(row) for row in failed[:MOST_ROWS]]
         more = len(failed) - len(lines)
         return Text("\n".join(lines + ([f"{more:,} more promises broken"] if more else [])), "bold red")
-    kept = sum(drill_outcome(row) == "promise kept" for row in rows)
+    outcomes = [drill_outcome(row) for row in rows]
+    kept, doubted = outcomes.count("promise kept"), outcomes.count("promise in doubt")
+    if doubted:
+        below = f"of {plural(doubted, 'promise')} recall is below {share(PROMISED_RECALL)}, within what chance allows"
+        return Text(f"Promises kept: {kept:,}; {below}. More --episodes tell.", "yellow")
     if not kept:
         return Text("No relay was played where coverage promises a proof, so no promise was checked.", "yellow")
     return Text(f"Promises checked: {kept:,}, all kept: recall of at least {share(PROMISED_RECALL)}.", "green")

@@ -39,7 +39,8 @@ class SourceView:
 
     fields: of what a judgement needs, each "observed", "inferred", "partly" (observed or inferred in some rows only) or
     "absent"; first, last: time span of its rows; gaps: times it says it was blind; devices, apps: distinct ones;
-    clock_error_s: largest error of its clock, None where no row states one; sampled: whether it says that it samples.
+    clock_error_s: largest error of its clock, None where no row states one; sampled: whether it says that it samples;
+    packages, digests: whether it lists installed apps, and their signatures.
     """
 
     fields: Mapping[str, str]
@@ -50,6 +51,8 @@ class SourceView:
     gaps: int = 0
     clock_error_s: float | None = None
     sampled: bool = False
+    packages: bool = False
+    digests: bool = False
 
 
 @dataclass(frozen=True, slots=True)
