@@ -58,6 +58,13 @@ class Coverage:
     summary: HuntSummary
 
     @property
+    def needed_span(self) -> Span:
+        """The windows. Raises ValueError where there is no flow at all."""
+        if self.span is None:
+            raise ValueError("no flow, no windows")
+        return self.span
+
+    @property
     def app_days(self) -> float:
         """Days for which apps with connections were watched, summed over the apps."""
         if self.answers.is_empty():

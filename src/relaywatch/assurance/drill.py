@@ -19,7 +19,7 @@ from relaywatch import __version__
 from relaywatch.assurance.answers import OK
 from relaywatch.assurance.blind_spots import with_costs
 from relaywatch.assurance.coverage import DAY_S, Coverage, coverage_of
-from relaywatch.assurance.episodes import SECOND, Episode, Evasion, Wanted, play, without_relaying
+from relaywatch.assurance.episodes import SECOND, Evasion, Wanted, play, without_relaying
 from relaywatch.assurance.eyes import RESTORED, Marks, seen
 from relaywatch.assurance.scores import (
     Outcome,
@@ -29,20 +29,21 @@ from relaywatch.assurance.scores import (
     gap_costs,
     population_alarms,
 )
-from relaywatch.assurance.twins import MARK, Host, Scene, Twin, as_of, laid, marks_of, scene_of
+from relaywatch.assurance.twins import Host, Scene, Twin, as_of, ended_after, laid, mark_of, marks_of, scene_of
+from relaywatch.assurance.watching import Span
 from relaywatch.detection.columns import Ints
 from relaywatch.detection.discovery import relay_bar
 from relaywatch.engines.arrangement import arrange
 from relaywatch.engines.cases import Case, cases_of
 from relaywatch.engines.findings import Directory, draft_of
-from relaywatch.engines.local import Hunt, Judged, directory_of, findings_of, judge
+from relaywatch.engines.local import Hunt, Judged, directory_of, findings_of, inventory_of, judge
 from relaywatch.engines.names import text_keys
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
 from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import View, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.model.assurance import ALL_DEVICES, NO_GROUP, Answer, DrillReport, PopulationAlarms
-from relaywatch.model.errors import RelaywatchError, SourceError
+from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import Finding, Topology, Verdict
 from relaywatch.sources.discovery import discover
 
@@ -50,6 +51,10 @@ SHORTEST_S: Final = 60.0
 """An episode is laid into at least so much time, though its host was seen for less."""
 MOMENTS: Final = (4, 6, 8, 10, 12, 16, 20, 25, 30, 40, 60, 100, 200, 500)
 """Sessions after which a verdict is asked for, when the time to a verdict is sought."""
+AT_ONCE: Final = 64
+"""Hosts whose twins are held and judged together."""
+PLAYED, SEEN = 1, 2
+"""What a twin's random numbers are for: its episode, and what its sources show of it."""
 _TOPOLOGIES: Final = tuple(Topology)
 
 
@@ -77,7 +82,6 @@ class DrillPlan:
             "seconds": f"{self.seconds:g}",
             "size": f"{self.size:g}",
             "evasion": ", ".join(self.evasions) or "none",
-            "seed": str(self.seed),
         }
 
 
@@ -93,7 +97,8 @@ class Drilled:
 def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float = DAY_S) -> Drilled:
     """Play the drill into the telemetry under the paths, and judge both in one pass.
 
-    Raises SourceError where nothing can be read, RelaywatchError where no app can be a host.
+    Where no app can be a host nothing is played, and the report has no rows. Raises SourceError where nothing can be
+    read.
     """
     found, started = discover(paths), time.monotonic()
     if not found.units:
@@ -106,9 +111,8 @@ def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float 
         judged = judge(view.intake, plan)
         findings = findings_of(judged, view, plan)
         hosts = _hosts(covered, findings)
-        if hosts.is_empty() and wanted.episodes:
-            raise RelaywatchError("no app with connections of its own is there to play a relay into.")
-        outcomes = _Stage(view, plan, judged, wanted, covered.inbound_formats).played(hosts)
+        stage = _Stage(view, plan, judged, wanted, covered)
+        outcomes = stage.played(hosts) if hosts.height else []
     report = _report(outcomes, covered, findings, wanted)
     spots = with_costs(covered.report.blind_spots, report.costs)
     told = replace(covered, report=covered.report.model_copy(update={"blind_spots": spots}))
@@ -129,10 +133,12 @@ def _hosts(covered: Coverage, findings: Sequence[Finding]) -> pl.DataFrame:
     return quiet.sort("name", "package", "uid", "window", nulls_last=True)
 
 
-def _host(row: Mapping[str, Any]) -> Host:
+def _host(row: Mapping[str, Any], span: Span) -> Host:
     return Host(
         device=row["device"],
         app=row["app"],
+        begin_us=span.begin(row["window"]),
+        end_us=span.end(row["window"]),
         name=row["name"],
         package=row["package"],
         uid=row["uid"],
@@ -145,83 +151,97 @@ def _host(row: Mapping[str, Any]) -> Host:
 class _Stage:
     """Where twins are made and judged: the view, the hunt's plan and what it judged, and the drill's plan."""
 
-    def __init__(
-        self, view: View, plan: Hunt, judged: Judged, wanted: DrillPlan, inbound_formats: frozenset[str]
-    ) -> None:
-        self._view, self._plan, self._judged, self._wanted = view, plan, judged, wanted
-        self._accepting = inbound_formats
+    def __init__(self, view: View, plan: Hunt, judged: Judged, wanted: DrillPlan, covered: Coverage) -> None:
+        self._view, self._plan, self._judged, self._wanted, self._covered = view, plan, judged, wanted, covered
         self._registry = view.intake.registry
-        self._registry.sources.setdefault(f"{MARK}{wanted.seed}", len(self._registry.sources))
-        view.formats[f"{MARK}{wanted.seed}"] = "drill"
+        self._mark = mark_of(self._registry, wanted.seed)
+        self._registry.sources[self._mark] = len(self._registry.sources)
+        view.formats[self._mark] = "drill"
+        self._inventory = inventory_of(view)
         self._texts: dict[int, str] = {}
-        self._scenes: dict[int, Scene | None] = {}
+        self._scenes: dict[tuple[int, int], Scene | None] = {}
         self._made = 0
 
     def played(self, hosts: pl.DataFrame) -> list[Outcome]:
         """The outcomes of all relays, decoys and evasions, and of missed relays with gaps given back."""
-        twins = list(self._cast(hosts))
+        outcomes: list[Outcome] = []
+        for place, topology in enumerate(_TOPOLOGIES):
+            if topology in self._wanted.topologies:
+                chosen = _chosen(hosts.height, self._wanted.episodes, self._seed(place))
+                for first in range(0, len(chosen), AT_ONCE):
+                    part = list(enumerate(chosen[first : first + AT_ONCE], first))
+                    outcomes += self._outcomes(list(self._cast(hosts, part, place)))
+        return outcomes
+
+    def _seed(self, *numbers: int) -> np.random.SeedSequence:
+        """A seed of its own for each purpose."""
+        return np.random.SeedSequence(self._wanted.seed, spawn_key=numbers)
+
+    def _outcomes(self, twins: Sequence[Twin]) -> list[Outcome]:
+        """What becomes of some twins; nothing of them is kept."""
         verdicts = self._verdicts(twins)
         outcomes = [_outcome(twin, verdict) for twin, verdict in zip(twins, verdicts, strict=True)]
         called = [k for k, one in enumerate(outcomes) if one.plain and one.verdict is Verdict.RELAY]
         for k, (seconds, sessions) in zip(called, self._times([twins[k] for k in called]), strict=True):
             outcomes[k] = outcomes[k]._replace(seconds=seconds, sessions=sessions)
-        missed = [
-            twin for twin, one in zip(twins, outcomes, strict=True) if one.plain and one.verdict is not Verdict.RELAY
-        ]
-        given = [self._restored(twin, gaps) for twin in missed for gaps in _given_back(twin.host.gaps)]
-        return outcomes + [_outcome(twin, one) for twin, one in zip(given, self._verdicts(given), strict=True)]
+        missed = [k for k, one in enumerate(outcomes) if one.plain and one.verdict is not Verdict.RELAY]
+        given = [self._restored(twins[k], gaps) for k in missed for gaps in _given_back(twins[k].host.gaps)]
+        outcomes += [_outcome(twin, one) for twin, one in zip(given, self._verdicts(given), strict=True)]
+        self._texts, self._scenes = {}, {}
+        return outcomes
 
-    def _cast(self, hosts: pl.DataFrame) -> Iterator[Twin]:
-        """Twins of each topology: relays that do not hide, decoys, and a set for each evasion."""
-        for place, topology in enumerate(_TOPOLOGIES):
-            if topology not in self._wanted.topologies:
-                continue
-            rng = np.random.default_rng([self._wanted.seed, place])
-            asked = Wanted(topology, self._wanted.sessions, self._wanted.seconds, self._wanted.size)
-            kinds = [("", False, asked), ("", True, asked)]
-            kinds += [(way.value, False, asked._replace(evasions=(way,))) for way in self._wanted.evasions]
-            for number, k in enumerate(_chosen(hosts.height, self._wanted.episodes, rng)):
-                host = _host(hosts.row(k, named=True))
-                for evasion, decoy, own in kinds:
-                    twin = self._twin(host, own, [self._wanted.seed, place, number], decoy=decoy)
-                    if twin is not None:
-                        yield replace(twin, evasion=evasion)
+    def _cast(self, hosts: pl.DataFrame, chosen: Sequence[tuple[int, int]], place: int) -> Iterator[Twin]:
+        """Twins of one topology: relays that do not hide, decoys, and one for each evasion.
 
-    def _twin(self, host: Host, wanted: Wanted, seed: list[int], *, decoy: bool) -> Twin | None:
+        chosen: number of the episode and row of its host; place: of the topology.
+        """
+        asked = Wanted(_TOPOLOGIES[place], self._wanted.sessions, self._wanted.seconds, self._wanted.size)
+        kinds = [("", False, asked), ("", True, asked)]
+        kinds += [(way.value, False, asked._replace(evasions=(way,))) for way in self._wanted.evasions]
+        for number, row in chosen:
+            host = _host(hosts.row(row, named=True), self._covered.needed_span)
+            for evasion, decoy, own in kinds:
+                twin = self._twin(host, own, (place, number), decoy=decoy)
+                if twin is not None:
+                    yield replace(twin, evasion=evasion)
+
+    def _twin(self, host: Host, wanted: Wanted, numbers: tuple[int, int], *, decoy: bool) -> Twin | None:
         """The host's copy with an episode in it; None where nothing of its device's connections is seen."""
         scene = self._scene(host)
         if scene is None:
             return None
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(self._seed(*numbers, PLAYED))
         begin, seconds = _placed(scene, wanted.seconds, rng)
         asked = wanted._replace(seconds=seconds)
         episode = without_relaying(asked, rng) if decoy else play(asked, rng)
-        self._remember(episode)
         nothing = (np.empty(0, FLOW), np.empty(0, VOLUME), np.empty(0, SIGNAL))
-        twin = Twin(host, wanted.topology, episode, begin, self._marks(host), *nothing, decoy=decoy)
-        return laid(twin, scene, seen(episode, begin, scene.eyes, twin.marks, rng))
+        seed = self._seed(*numbers, SEEN)
+        twin = Twin(host, wanted.topology, episode, begin, self._marks(host), *nothing, seed, decoy=decoy)
+        return self._laid(twin, scene)
+
+    def _laid(self, twin: Twin, scene: Scene) -> Twin:
+        """The twin with its host's records and its episode as its sources show it: the same for the same seed."""
+        texts = [*twin.episode.remote, *twin.episode.name]
+        self._texts.update(zip(text_keys(pl.Series(texts, dtype=pl.String)).tolist(), texts, strict=True))
+        rng = np.random.default_rng(twin.seed)
+        return laid(twin, scene, seen(twin.episode, twin.begin_us, scene.eyes, twin.marks, rng, twin.restored))
 
     def _restored(self, twin: Twin, gaps: frozenset[str]) -> Twin:
-        """The same twin, its episode shown with these gaps given back."""
+        """The same twin, its episode shown in the same way but for these gaps, which are given back."""
         scene = self._scene(twin.host)
         if scene is None:
             raise ValueError("a twin has a scene")
-        again = replace(twin, marks=self._marks(twin.host, gaps), restored=gaps)
-        rng = np.random.default_rng([self._wanted.seed, twin.begin_us // SECOND, len(gaps)])
-        return laid(again, scene, seen(twin.episode, twin.begin_us, scene.eyes, again.marks, rng, gaps))
+        return self._laid(replace(twin, marks=self._marks(twin.host, gaps), restored=gaps), scene)
 
     def _marks(self, host: Host, restored: frozenset[str] = frozenset()) -> Marks:
         self._made += 1
-        return marks_of(host, self._registry, self._wanted.seed, self._made, restored)
-
-    def _remember(self, episode: Episode) -> None:
-        texts = [*episode.remote, *episode.name]
-        self._texts.update(zip(text_keys(pl.Series(texts, dtype=pl.String)).tolist(), texts, strict=True))
+        return marks_of(host, self._registry, self._mark, self._made, restored)
 
     def _scene(self, host: Host) -> Scene | None:
-        if host.device not in self._scenes:
-            self._scenes[host.device] = scene_of(self._view, host.device, self._accepting)
-        return self._scenes[host.device]
+        key = host.device, host.begin_us
+        if key not in self._scenes:
+            self._scenes[key] = scene_of(self._view, host, self._covered.inbound_formats)
+        return self._scenes[key]
 
     def _verdicts(self, twins: Sequence[Twin]) -> list[Verdict | None]:
         """Each twin's verdict; texts are looked up once for all of them."""
@@ -242,14 +262,14 @@ class _Stage:
 
     def _directory(self, cases: Sequence[Case], twins: Sequence[Twin]) -> Directory:
         """Names for the twins' records; what an inventory says of a host it says of its twin."""
-        own = directory_of(cases, self._view, 0.0, Enrichment())
-        inventory = dict(own.inventory)
+        inventory = {}
         for twin in twins:
             name = self._registry.device_name(twin.marks.device)
             for package in ("", twin.host.package or ""):
-                if (twin.host.name, package) in own.inventory:
-                    inventory[name, package] = own.inventory[twin.host.name, package]
-        return replace(own, inventory=inventory, texts={**own.texts, **self._texts})
+                if (twin.host.name, package) in self._inventory:
+                    inventory[name, package] = self._inventory[twin.host.name, package]
+        own = directory_of(cases, self._view, inventory, 0.0, Enrichment())
+        return replace(own, texts={**own.texts, **self._texts})
 
     def _verdict(self, case: Case, directory: Directory) -> Verdict | None:
         own = [] if case.episode is None else [case.episode.log_evidence]
@@ -259,17 +279,26 @@ class _Stage:
         return None if draft is None else draft.judged(draft.items()).verdict
 
     def _times(self, twins: Sequence[Twin]) -> list[tuple[float, int]]:
-        """Seconds and sessions after which each twin is called a relay: by halving, as verdicts come to stay."""
+        """Seconds and sessions after which each twin is called a relay: by halving, as verdicts come to stay.
+
+        The last moment is the end of the episode, at which each of them is.
+        """
         moments = [[*(n for n in MOMENTS if n < len(twin.episode.begins)), len(twin.episode.begins)] for twin in twins]
-        spans = [(0, len(own) - 1) for own in moments]
+        spans = [(0, len(own)) for own in moments]
         while any(low < high for low, high in spans):
             asked = [(k, (low + high) // 2) for k, (low, high) in enumerate(spans) if low < high]
             parts = [as_of(twins[k], moments[k][middle])[0] for k, middle in asked]
             for (k, middle), verdict in zip(asked, self._verdicts(parts), strict=True):
                 low, high = spans[k]
                 spans[k] = (low, middle) if verdict is Verdict.RELAY else (middle + 1, high)
-        ends = [moments[k][low] for k, (low, _) in enumerate(spans)]
-        return [(as_of(twin, count)[1], count) for twin, count in zip(twins, ends, strict=True)]
+        return [_reached(twin, own, low) for twin, own, (low, _) in zip(twins, moments, spans, strict=True)]
+
+
+def _reached(twin: Twin, moments: Sequence[int], place: int) -> tuple[float, int]:
+    """Seconds and sessions of a moment; behind the last one, of the episode's end."""
+    if place == len(moments):
+        return ended_after(twin), len(twin.episode.begins)
+    return as_of(twin, moments[place])[1], moments[place]
 
 
 def _given_back(gaps: frozenset[str]) -> list[frozenset[str]]:
@@ -298,13 +327,11 @@ def _placed(scene: Scene, seconds: float, rng: np.random.Generator) -> tuple[int
     return int(scene.first_us // SECOND + rng.uniform(0.0, room - length)) * SECOND, length
 
 
-def _chosen(hosts: int, wanted: int, rng: np.random.Generator) -> list[int]:
+def _chosen(hosts: int, wanted: int, seed: np.random.SeedSequence) -> list[int]:
     """So many hosts, each as likely, none again before all were, in order: one device after another."""
-    if not wanted:
-        return []
-    rounds = -(-wanted // hosts)
-    drawn = np.concatenate([rng.permutation(hosts) for _ in range(rounds)])[:wanted]
-    return [int(k) for k in np.sort(drawn)]
+    rng, rounds = np.random.default_rng(seed), -(-wanted // hosts)
+    drawn = [rng.permutation(hosts) for _ in range(rounds)]
+    return [int(k) for k in np.sort(np.concatenate([np.empty(0, np.int64), *drawn])[:wanted])]
 
 
 def _report(

@@ -86,7 +86,6 @@ class Episode:
     (row), second, sent and received bytes. begins: when each session's target leg begins.
     """
 
-    program: str
     start: Floats
     end: Floats
     sent: Ints
@@ -168,7 +167,7 @@ def without_relaying(wanted: Wanted, rng: np.random.Generator) -> Episode:
     """A decoy: the client legs of one episode beside the target legs of another, so that nothing is passed on."""
     one, other = play(wanted, rng), play(wanted, rng)
     clients, targets = np.flatnonzero(one.client), np.flatnonzero(~other.client)
-    place = {**{int(row): k for k, row in enumerate(clients)}}
+    place = {int(row): k for k, row in enumerate(clients)}
     beside = {int(row): len(clients) + k for k, row in enumerate(targets)}
     own, foreign = np.isin(one.volume_flow, clients), np.isin(other.volume_flow, targets)
     merged: dict[str, Any] = {
@@ -216,7 +215,7 @@ def _paired(shape: Shape, sessions: _Sessions, wanted: Wanted, rng: np.random.Ge
     passed = clients._replace(begin=targets.begin + held, end=targets.end + held)
     accepted = wanted.topology is Topology.ACCEPTED
     volumes = _volumes(passed, wanted, rng, hidden=True), _volumes(targets, wanted, rng, hidden=False)
-    return _episode(shape.program, clients, targets, accepted, volumes, rng)
+    return _episode(clients, targets, accepted, volumes, rng)
 
 
 def _tunnel(shape: Shape, sessions: _Sessions, wanted: Wanted, rng: np.random.Generator) -> Episode:
@@ -241,7 +240,7 @@ def _tunnel(shape: Shape, sessions: _Sessions, wanted: Wanted, rng: np.random.Ge
     carried = _Legs(*(np.concatenate(pair) for pair in zip(passed, kept, strict=True)))
     volumes = _volumes(carried, wanted, rng, hidden=True), _volumes(targets, wanted, rng, hidden=False)
     legs = _Legs(np.full(links, -EARLY_S), np.full(links, last), np.zeros(links), np.zeros(links), np.arange(links))
-    return _episode(shape.program, legs, targets, accepted=False, volumes=volumes, rng=rng)
+    return _episode(legs, targets, accepted=False, volumes=volumes, rng=rng)
 
 
 def _held(wanted: Wanted, count: int, rng: np.random.Generator) -> Floats:
@@ -316,7 +315,6 @@ def _chaffed(volumes: _Volumes, rng: np.random.Generator) -> _Volumes:
 
 
 def _episode(
-    program: str,
     clients: _Legs,
     targets: _Legs,
     accepted: bool,  # noqa: FBT001  which of two client sides the caller has
@@ -335,7 +333,6 @@ def _episode(
     last = np.full(rows, -np.inf)
     np.maximum.at(last, both.row, both.second.astype(np.float64))
     return Episode(
-        program=program,
         start=np.concatenate([clients.begin, targets.begin]),
         end=np.maximum(end, last),
         sent=np.bincount(both.row, both.sent, rows).astype(np.int64),

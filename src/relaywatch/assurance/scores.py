@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Final, NamedTuple
 
+from relaywatch.assurance.answers import NEEDS
 from relaywatch.model.assurance import ALL_DEVICES, DrillRow, Figure, PopulationAlarms
 from relaywatch.model.estimates import Estimate, proportion, rate
 from relaywatch.model.finding import Topology, Verdict
@@ -103,16 +104,21 @@ def decoy_share(outcomes: Sequence[Outcome]) -> Figure:
 
 
 def gap_costs(outcomes: Sequence[Outcome]) -> dict[str, Figure]:
-    """Of the relays played where a gap is open, the share that is called relay only with the gap given back."""
+    """Of the relays played where a gap is open, and of topologies that ask for it: the share called relay only without.
+
+    "all of them": where several are open, with all of these given back.
+    """
     costs = {}
     for gap in sorted({gap for one in outcomes for gap in one.gaps}):
-        played = [one for one in outcomes if one.plain and gap in one.gaps]
-        gained = [one for one in outcomes if one.restored == {gap} and one.verdict is Verdict.RELAY]
-        costs[gap] = share_of(len(gained), len(played))
-    several = [one for one in outcomes if one.plain and len(one.gaps) > 1]
+        asking = [one for one in outcomes if gap in NEEDS[one.topology.value] and gap in one.gaps]
+        played = sum(one.plain for one in asking)
+        gained = sum(one.restored == {gap} and one.verdict is Verdict.RELAY for one in asking)
+        if played:
+            costs[gap] = share_of(gained, played)
+    several = [one for one in outcomes if len(one.gaps) > 1]
     if several:
-        every = [one for one in outcomes if len(one.restored) > 1 and one.verdict is Verdict.RELAY]
-        costs["all of them"] = share_of(len(every), len(several))
+        gained = sum(len(one.restored) > 1 and one.verdict is Verdict.RELAY for one in several)
+        costs["all of them"] = share_of(gained, sum(one.plain for one in several))
     return costs
 
 

@@ -29,7 +29,7 @@ RESTORED_APP: Final = "drill.restored"
 
 
 class Host(NamedTuple):
-    """An app that a relay is played into, in one window.
+    """An app that a relay is played into, in one window (begin to end, us since epoch).
 
     device, app: codes of the registry; population: its device's group; answers: what coverage says there, by topology;
     gaps: those open there that a drill can give back.
@@ -37,6 +37,8 @@ class Host(NamedTuple):
 
     device: int
     app: int
+    begin_us: int
+    end_us: int
     name: str
     package: str | None
     uid: int | None
@@ -46,7 +48,7 @@ class Host(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One device as its sources show it: its records, the time in which it is seen, and how its sources see."""
+    """One device in one window as its sources show it: its records, when it is seen there, and how its sources see."""
 
     flows: Records
     volumes: Records
@@ -60,8 +62,8 @@ class Scene(NamedTuple):
 class Twin:
     """One copy with an episode in it.
 
-    evasion: how the relay hides, empty where it does not; decoy: nothing is passed on; restored: gaps that were given
-    back to the episode.
+    seed: of what its sources show of the episode; evasion: how the relay hides, empty where it does not; decoy: nothing
+    is passed on; restored: gaps that were given back to the episode.
     """
 
     host: Host
@@ -72,16 +74,28 @@ class Twin:
     flows: Records
     volumes: Records
     signals: Records
+    seed: np.random.SeedSequence
     evasion: str = ""
     decoy: bool = False
     restored: frozenset[str] = frozenset()
 
 
-def scene_of(view: View, device: int, accepting: frozenset[str]) -> Scene | None:
-    """A device's scene; None where nothing of its connections is seen. accepting: formats that show accepted ones."""
-    shard, intake = device % SHARDS, view.intake
+def mark_of(registry: Registry, seed: int) -> str:
+    """What the names of a drill's devices and source begin with: MARK and the seed, and more where these are taken."""
+    mark = f"{MARK}{seed}"
+    while mark in registry.sources or any(name.startswith(f"{mark}:") for name in registry.devices):
+        mark += "'"
+    return mark
+
+
+def scene_of(view: View, host: Host, accepting: frozenset[str]) -> Scene | None:
+    """The host's device in the host's window; None where none of its connections is seen there.
+
+    accepting: formats that show accepted sessions.
+    """
+    shard, intake = host.device % SHARDS, view.intake
     parts = [table.read(shard) for table in (intake.flows, intake.volumes, intake.signals)]
-    flows, volumes, signals = (part[part["device"] == device] for part in parts)
+    flows, volumes, signals = (_within(part[part["device"] == host.device], host) for part in parts)
     if not len(flows):
         return None
     names = intake.registry.source_names()
@@ -91,19 +105,32 @@ def scene_of(view: View, device: int, accepting: frozenset[str]) -> Scene | None
     eyes = eyes_of(flows, volumes, hidden, sorted(details.values()), accepts=bool(formats & accepting))
     if eyes is None:
         return None
-    last = int(max(flows["start"].max(), flows["end"].max()))
-    return Scene(flows, volumes, signals, int(flows["start"].min()), last, eyes)
+    first, last = int(flows["start"].min()), int(max(flows["start"].max(), flows["end"].max()))
+    return Scene(flows, volumes, signals, max(first, host.begin_us), min(last, host.end_us), eyes)
 
 
-def marks_of(host: Host, registry: Registry, seed: int, number: int, restored: frozenset[str]) -> Marks:
-    """Codes of a twin's own names. number: of the twin among all of the drill."""
-    device = f"{MARK}{seed}:{number}:{host.name}"
+def _within(records: Records, host: Host) -> Records:
+    """The records that overlap the host's window; a signal without an end goes on."""
+    kind = records.dtype.names or ()
+    if "duration" in kind:
+        end = records["start"] + records["duration"]
+    else:
+        end = np.where(records["end"] >= records["start"], records["end"], records["start"])
+        if "kind" in kind:
+            end = np.where(records["end"] >= records["start"], end, host.end_us)
+    kept: Records = records[(records["start"] < host.end_us) & (end >= host.begin_us)]
+    return kept
+
+
+def marks_of(host: Host, registry: Registry, mark: str, number: int, restored: frozenset[str]) -> Marks:
+    """Codes of a twin's own names. mark: mark_of; number: of the twin among all of the drill."""
+    device = f"{mark}:{number}:{host.name}"
     package = host.package or NO_APP
     if "app" in restored and host.package is None and host.uid is None:
         package = RESTORED_APP
     app = registry.app_code(device, package, NO_UID if host.uid is None else host.uid)
     nobody = registry.app_code(device, NO_APP, NO_UID)
-    return Marks(registry.device_code(device), app, nobody, registry.sources[f"{MARK}{seed}"])
+    return Marks(registry.device_code(device), app, nobody, registry.sources[mark])
 
 
 def laid(twin: Twin, scene: Scene, shown: Seen) -> Twin:
@@ -129,20 +156,27 @@ def _renamed(records: Records, twin: Twin) -> Records:
 def as_of(twin: Twin, sessions: int) -> tuple[Twin, float]:
     """The twin as its sources had written it when so many sessions had begun, and the s that had passed by then.
 
-    A flow's record is written when the flow ends; of one with volumes, what they hold by then is there before.
+    A flow's record is written when the flow ends, or when it begins where the source never tells an end; of a flow with
+    volumes, what they hold by then is there before.
     """
     begins = np.sort(twin.episode.begins)
     seconds = float(np.ceil(begins[min(sessions, len(begins)) - 1])) + 1.0
     until = twin.begin_us + int(seconds) * SECOND
     volumes = twin.volumes[twin.volumes["start"] + twin.volumes["duration"] <= until]
     flows = twin.flows[twin.flows["start"] < until].copy()
-    open_ = (flows["end"] >= until) | (flows["end"] < flows["start"])
+    open_ = flows["end"] >= until
     held = _held(flows, volumes)
     measured = held["sent"].is_not_null().to_numpy()
     for name, column in (("bytes_out", "sent"), ("bytes_in", "received")):
         flows[name] = np.where(open_ & measured, held[column].fill_null(0).to_numpy(), flows[name])
     flows["end"] = np.where(open_, until, flows["end"])
-    return replace(twin, flows=flows[~open_ | measured], volumes=volumes), seconds
+    signals = twin.signals[twin.signals["start"] < until]
+    return replace(twin, flows=flows[~open_ | measured], volumes=volumes, signals=signals), seconds
+
+
+def ended_after(twin: Twin) -> float:
+    """Seconds from the episode's begin until its last flow is over."""
+    return float(np.ceil(twin.episode.end.max()))
 
 
 def _held(flows: Records, volumes: Records) -> pl.DataFrame:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import sys
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -41,6 +43,10 @@ Site = Annotated[str, typer.Option("--site", help="Whose telemetry it is, as hea
 _WINDOW: Final = re.compile(r"(\d{1,6})([smhd])")
 _SECONDS: Final = {"s": 1.0, "m": 60.0, "h": 3_600.0, "d": 86_400.0}
 EXPIRING_DAYS: Final = 30
+NO_HOST: Final = (
+    "no relay was played: of every app with connections the hunt says something already, or there is none. "
+    "Give telemetry of more apps; relaywatch coverage says what it could show."
+)
 
 
 def _window_s(text: str) -> float:
@@ -78,6 +84,8 @@ def coverage_command(
     if as_json and as_ocsf:
         raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
     window_s, settings = _window_s(window), load(settings_file, overrides or ())
+    if scores is not None:
+        _check_folder(scores)
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     with Bar(Console(stderr=True)) as bar:
         covered = coverage(paths, settings, window_s=window_s, device=device, watcher=bar)
@@ -109,6 +117,24 @@ def _write_scores(
         tell(f"written: {path}")
     if ready.lowered:
         tell(ready.lowered)
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder that can never be written into before the work, not after."""
+    nearest = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
+    if not nearest.is_dir() or not os.access(nearest, os.W_OK):
+        raise RelaywatchError(
+            f"{folder}: nothing can be written here: {nearest} is no folder that can be written into."
+        )
+
+
+def _command(name: str, paths: Sequence[Path], options: Mapping[str, object]) -> str:
+    """A command as a shell takes it; options without a value are left out, those with several are repeated."""
+    words = ["relaywatch", name, *map(str, paths)]
+    for option, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            words += [] if one in (None, "") else [option, str(one)]
+    return shlex.join(words)
 
 
 @app.command(name="drill")
@@ -154,10 +180,12 @@ def drill_command(
     if as_json:
         for record in drill_records(drilled.report):
             sys.stdout.write(json_line(record))
-    else:
+    elif drilled.report.rows:
         render_drill(drilled.report, Output())
     for line in hunt_account(drilled.coverage.summary):
         tell(line)
+    if not drilled.report.rows:
+        raise RelaywatchError(NO_HOST)
     if drilled.coverage.summary.quarantine.total:
         raise typer.Exit(Exit.PARTIAL)
     raise typer.Exit(Exit.FINDINGS if any(map(broken, drilled.report.rows)) else Exit.NOTHING_FOUND)
@@ -197,28 +225,34 @@ def report_command(
     not be read.
     """
     drill, drill_plan = _drilling()
-    folder.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path costs nothing
+    _check_folder(folder)
     settings, window_s, now = load(settings_file, overrides or ()), _window_s(window), datetime.now(UTC)
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     plan = drill_plan(episodes=episodes, evasions=tuple(evasions or ()), seed=seed)
     with Bar(Console(stderr=True)) as bar:
         hunted = Hunt(settings, exceptions, now, device, bar)
         drilled = drill(paths, hunted, plan, window_s)
-    given = " ".join(shlex.quote(str(path)) for path in paths)
+    if episodes and not drilled.report.rows:
+        tell(NO_HOST)
+    common: dict[str, object] = {"--device": device, "--settings": settings_file, "--set": overrides}
+    windowed = {**common, "--window": window}
     report = AssuranceReport(
         coverage=drilled.coverage.report,
-        drill=drilled.report if episodes else None,
+        drill=drilled.report if drilled.report.rows else None,
         findings=drilled.findings,
         exceptions=statuses(exceptions, drilled.findings, now, EXPIRING_DAYS),
         site=site,
         made=now,
         commands={
-            "coverage": f"relaywatch coverage {given} --window {window}",
-            "drill": f"relaywatch drill {given} --episodes {episodes} --seed {seed} --window {window}",
-            "findings": f"relaywatch hunt {given}",
-            "exceptions": "none given" if exceptions_file is None else f"the file {exceptions_file}",
+            "coverage": _command("coverage", paths, windowed),
+            "drill": _command(
+                "drill", paths, {**windowed, "--episodes": episodes, "--seed": seed, "--evade": evasions}
+            ),
+            "findings": _command("hunt", paths, {**common, "--exceptions": exceptions_file}),
+            "exceptions": "" if exceptions_file is None else f"the file {exceptions_file}",
         },
     )
+    folder.mkdir(parents=True, exist_ok=True)
     for path in write_report_files(report, folder):
         typer.echo(path)
     _write_scores(report.coverage, report.drill, settings, exceptions, site, folder)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -34,6 +34,8 @@ from relaywatch.outputs.summary import HuntSummary, NotJudged
 from relaywatch.sources.discovery import discover
 
 LISTED_NOT_JUDGED: Final = 1_000
+Inventory = Mapping[tuple[str, str], Mapping[str, Any]]
+"""Inventory rows by (device, package or "")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +140,22 @@ def _named(key: AppKey) -> str:
 def findings_of(judged: Judged, view: View, plan: Hunt) -> list[Finding]:
     """The findings of what was judged, gravest and most certain first."""
     cases, intake = judged.cases, view.intake
-    directory = directory_of(cases, view, relay_bar(judged.evidence, judged.apps, plan.settings), plan.enrichment)
+    bar = relay_bar(judged.evidence, judged.apps, plan.settings)
+    directory = directory_of(cases, view, inventory_of(view), bar, plan.enrichment)
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
     decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
     return sorted(decided, key=_gravity)
 
 
-def directory_of(cases: Sequence[Case], view: View, bar: float, enrichment: Enrichment) -> Directory:
-    """What the numbers in the cases' records stand for. bar: as Directory.bar."""
+def inventory_of(view: View) -> Inventory:
+    """What inventories say of each app and device of the view."""
+    return inventory_index(renamed(view.intake.inventory().iter_rows(named=True), view.identity))
+
+
+def directory_of(
+    cases: Sequence[Case], view: View, inventory: Inventory, bar: float, enrichment: Enrichment
+) -> Directory:
+    """What the numbers in the cases' records stand for. inventory, bar: as in Directory."""
     intake = view.intake
     keys = [case.flows[name] for case in cases for name in ("remote", "name")]
     keys += [case.signals["detail"] for case in cases]
