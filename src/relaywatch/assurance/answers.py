@@ -61,7 +61,7 @@ def answered(states: pl.DataFrame, watching: Watching, settings: Settings) -> pl
         pl.col(f"bytes_{way}") >= ACCOUNTED * pl.col(f"counted_{way}") for way in ("out", "in")
     )
     rows = rows.with_columns(
-        pl.when(pl.col("hidden_app").fill_null(value=True)).then(MISSING).otherwise("gap_app").alias("gap_app"),
+        pl.when(pl.col("hidden_app").fill_null(value=False)).then(MISSING).otherwise("gap_app").alias("gap_app"),
         pl.when(unseen.fill_null(value=False)).then(MISSING).otherwise("gap_unwatched").alias("gap_unwatched"),
         (pl.col("every_interface") | (accounted.fill_null(value=False) & (pl.col("flows_app") > 0))).alias(
             "complete_interfaces"
@@ -111,26 +111,25 @@ def device_states(watching: Watching, settings: Settings) -> pl.DataFrame:
     span = watching.span
     if span is None:
         return pl.DataFrame()
-    grid = _grid(watching, span)
+    grid = _with_habits(_grid(watching, span))
     flows, none = pl.col("flows"), pl.col("flows") == 0
     inbound = (pl.col("format") & _bits(watching.inbound_formats, watching.formats)) != 0
+    unknown = pl.when(none).then(OK)
     shares = {
-        "app": pl.when(none).then(OK).otherwise(_state(1.0 - pl.col("hidden") / flows, ENOUGH)),
-        "bytes": pl.when(none).then(MISSING).otherwise(_state(pl.col("bytes") / flows, ENOUGH)),
-        "direction": pl.when(none).then(MISSING).otherwise(_state(pl.col("directed") / flows, ENOUGH)),
-        "hostname": pl.when(none)
-        .then(MISSING)
-        .when(pl.col("dialled") == 0)
+        "app": unknown.otherwise(_state(1.0 - pl.col("hidden") / flows, ENOUGH)),
+        "bytes": unknown.otherwise(_state(pl.col("bytes") / flows, ENOUGH)),
+        "direction": unknown.otherwise(_state(pl.col("directed") / flows, ENOUGH)),
+        "hostname": unknown.when(pl.col("dialled") == 0)
         .then(PARTIAL)
         .otherwise(_state(pl.col("named") / pl.col("dialled"), NAMES_ENOUGH)),
-        "volumes": pl.when(pl.col("moved") == 0)
+        "volumes": unknown.when(pl.col("moved") == 0)
         .then(MISSING)
         .otherwise(_state(pl.col("fine") / pl.col("moved"), ENOUGH)),
-        "address": pl.when(none).then(MISSING).otherwise(_state(pl.col("remote") / flows, ENOUGH)),
+        "address": unknown.otherwise(_state(pl.col("remote") / flows, ENOUGH)),
     }
     flags = {
-        "unwatched": ((pl.col("watched_s") <= 0) & none, MISSING),
-        "inbound": (~inbound, MISSING),
+        "unwatched": ((pl.col("watched_s") <= 0) & ~pl.col("own_flows"), MISSING),
+        "inbound": (~inbound & ~none, MISSING),
         "clock": (pl.col("step_s") > settings.time_window_s / 2.0, PARTIAL),
         "sampling": (pl.col("sampled"), PARTIAL),
         **{name: (~_shows(kinds), MISSING) for name, kinds in SIGNAL_GAPS.items()},
@@ -139,11 +138,33 @@ def device_states(watching: Watching, settings: Settings) -> pl.DataFrame:
         *(state.alias(f"gap_{name}") for name, state in shares.items()),
         *(pl.when(where).then(state).otherwise(OK).alias(f"gap_{name}") for name, (where, state) in flags.items()),
     )
+    idle = none & (pl.col("gap_unwatched") == OK)
+    grid = grid.with_columns(pl.when(idle).then(PARTIAL).otherwise("gap_unwatched").alias("gap_unwatched"))
     # Names alone can still tell parties apart, though not as surely as addresses do.
     named = pl.when(pl.col("gap_hostname") < MISSING).then(PARTIAL).otherwise(MISSING)
     nowhere = pl.col("gap_address") == MISSING
     grid = grid.with_columns(pl.when(nowhere).then(named).otherwise("gap_address").alias("gap_address"))
     return _with_completeness(grid, watching)
+
+
+_SHOWN: Final = ("flows", "dialled", "named", "bytes", "directed", "remote", "moved", "fine", "format")
+
+
+def _with_habits(grid: pl.DataFrame) -> pl.DataFrame:
+    """In windows in which a device has no flow, what its sources show of it otherwise: they see in the same way.
+
+    Of a device of which no flow is ever seen nothing is known, and nothing but "unwatched" is told: in part where a
+    source claims to have watched it.
+    """
+    sums = [pl.col(name).sum().over("name") for name in _SHOWN if name != "format"]
+    bits = grid.group_by("name").agg(pl.col("format").bitwise_or().alias("formats"))
+    seen = grid.join(bits, on="name", how="left", maintain_order="left")
+    own = pl.col("flows") > 0
+    return seen.with_columns(
+        own.alias("own_flows"),
+        *(pl.when(own).then(name).otherwise(total).alias(name) for name, total in zip(_SHOWN[:-1], sums, strict=True)),
+        pl.when(own).then("format").otherwise("formats").alias("format"),
+    )
 
 
 def _state(share: pl.Expr, enough: float) -> pl.Expr:

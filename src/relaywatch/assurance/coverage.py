@@ -91,13 +91,14 @@ class Coverage:
         formats = [name for k, name in enumerate(self.formats) if row["format"] >> k & 1]
         missing, partial = held_back(row)
         wanting = missing or partial
+        begin, end = span.within(row["window"])
         return WindowCoverage(
             device=row["name"],
             group=row["group"],
             package=row["package"],
             uid=row["uid"],
-            start=_moment(span.begin(row["window"])),
-            end=_moment(span.end(row["window"])),
+            start=_moment(begin),
+            end=_moment(end),
             watched=round(row["watched"], 6),
             flows=row["flows_app"] or 0,
             clock_error_s=max((self.clock_errors[name] for name in formats if name in self.clock_errors), default=None),
@@ -147,7 +148,7 @@ def coverage_of(view: View, settings: Settings, window_s: float, summary: HuntSu
     watching = watch(view, window_s)
     states = device_states(watching, settings)
     answers = answered(states, watching, settings)
-    feeds = source_feeds(view.reads)
+    feeds = source_feeds(view.reads, _devices_shown(watching))
     errors = {feed.format: feed.clock_error_s for feed in feeds if feed.clock_error_s is not None}
     report = _report(watching, states, answers, feeds, window_s)
     return Coverage(report, answers, watching.span, watching.formats, errors, watching.inbound_formats, summary)
@@ -191,10 +192,11 @@ def _populations(answers: pl.DataFrame, span: Span | None) -> Iterator[Populatio
 def _population(group: str, window: int, rows: pl.DataFrame, span: Span) -> PopulationCoverage:
     shares = [GapShare(name=name, share=float((rows[f"gap_{name}"] > OK).to_numpy().mean())) for name in ASKED]
     per_device = rows.unique("name", maintain_order=True)
+    begin, end = span.within(window)
     return PopulationCoverage(
         group=group,
-        start=_moment(span.begin(window)),
-        end=_moment(span.end(window)),
+        start=_moment(begin),
+        end=_moment(end),
         devices=per_device.height,
         app_windows=rows.height,
         watched=float(per_device["watched"].to_numpy().mean()),
@@ -222,8 +224,16 @@ def _remedies(rows: pl.DataFrame) -> list[str]:
     return ordered[:SHOWN_REMEDIES]
 
 
-def source_feeds(reads: Sequence[UnitRead]) -> list[SourceFeed]:
-    """The units by format: what they fed, by the best of each format's files."""
+def _devices_shown(watching: Watching) -> dict[str, int]:
+    """How many devices each format shows connections of."""
+    if watching.span is None:
+        return {}
+    bits = watching.devices.group_by("name").agg(pl.col("format").bitwise_or())["format"]
+    return {name: int(((bits // (1 << k)) % 2).sum()) for k, name in enumerate(watching.formats)}
+
+
+def source_feeds(reads: Sequence[UnitRead], devices: Mapping[str, int]) -> list[SourceFeed]:
+    """The units by format: what they fed, by the best of each format's files. devices: that each format shows."""
     feeds = []
     for form in sorted({unit.format for unit in reads}):
         units = [unit for unit in reads if unit.format == form]
@@ -239,7 +249,7 @@ def source_feeds(reads: Sequence[UnitRead]) -> list[SourceFeed]:
                 units=len(units),
                 records=sum(unit.met for unit in units),
                 quarantined=sum(unit.quarantined for unit in units),
-                devices=max((view.devices for view in views), default=0),
+                devices=devices.get(form, 0),
                 first=min((view.first for view in views if view.first is not None), default=None),
                 last=max((view.last for view in views if view.last is not None), default=None),
                 gaps=sum(view.gaps for view in views),

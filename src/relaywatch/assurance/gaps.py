@@ -21,7 +21,7 @@ GAPS: Final = {
     for gap in (
         Gap(
             name="unwatched",
-            statement="no source that shows connections watched the device",
+            statement="no source that shows connections watched the device, or the app's counters alone moved",
             cost="what its apps did is open",
             remedy="Android network logs by policy, or a sensor on the device's segment",
         ),

@@ -56,7 +56,7 @@ def _covered(
     feeds: Sequence[SourceFeed],
 ) -> RowCoverage:
     fields = _fields(telemetry)
-    feeding = [feed for feed in feeds if _feeds(feed, telemetry, fields)]
+    feeding = [feed for feed in feeds if _feeds(feed, fields)]
     best = {name: _best(feeding, name) for name in fields}
     fed = float(states.select(_fed(telemetry).mean()).item() or 0.0) if states.height else 0.0
     return RowCoverage(
@@ -93,10 +93,9 @@ def _seen(feed: SourceFeed, name: str) -> str:
     return feed.fields.get(name, "absent")
 
 
-def _feeds(feed: SourceFeed, telemetry: TelemetryRequirement, fields: Sequence[str]) -> bool:
-    """Whether a format gives what is asked: of signals and inventories any of it, of another table all of it."""
-    seen = [_seen(feed, name) != "absent" for name in fields]
-    return bool(seen) and (any(seen) if telemetry.table in {"signals", "inventory"} else all(seen))
+def _feeds(feed: SourceFeed, fields: Sequence[str]) -> bool:
+    """Whether a format gives any of what is asked; what it lacks another one may add."""
+    return any(_seen(feed, name) != "absent" for name in fields)
 
 
 def _best(feeds: Sequence[SourceFeed], name: str) -> str:

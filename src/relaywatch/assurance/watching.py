@@ -57,6 +57,10 @@ class Span(NamedTuple):
         """Its end, us since epoch."""
         return self.begin(window) + self.width_us
 
+    def within(self, window: int) -> tuple[int, int]:
+        """Begin and end of the window as far as telemetry covers it: from the first flow on, up to the last."""
+        return max(self.begin(window), self.first_us), min(self.end(window), self.last_us)
+
 
 @dataclass(frozen=True, slots=True)
 class Watching:

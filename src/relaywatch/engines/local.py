@@ -23,8 +23,9 @@ from relaywatch.engines.findings import Directory, Draft, draft_of, inventory_in
 from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import installs_of
 from relaywatch.engines.intake import Intake
-from relaywatch.engines.records import NO_UID, AppKey, Registry
+from relaywatch.engines.records import NO_UID, AppKey, Records, Registry
 from relaywatch.engines.survey import summary_of
+from relaywatch.engines.unlaid import rests_on_nobody, stronger, whole_devices
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, apply
@@ -112,15 +113,37 @@ def judge(intake: Intake, plan: Hunt) -> Judged:
     result = Judged()
     for shard in range(shards.SHARDS):
         flows = intake.flows.read(shard)
+        volumes = intake.volumes.read(shard)
+        result.not_judged.extend(_counted_only(flows, volumes, intake.registry))
         if len(flows):
-            arranged = arrange(flows, intake.volumes.read(shard), ranks)
-            result.cases.extend(cases_of(arranged, intake.signals.read(shard), ranks, plan.settings, plan.tables))
+            arranged, signals = arrange(flows, volumes, ranks), intake.signals.read(shard)
+            cases = list(cases_of(arranged, signals, ranks, plan.settings, plan.tables))
+            result.cases.extend(stronger(cases, _of_whole_devices(flows, volumes, signals, intake, plan)))
             result.not_judged.extend(_not_judged(arranged, intake.registry))
             result.duplicates += arranged.duplicates
             result.apps += len(arranged.apps)
             result.unmatched += arranged.unmatched
         plan.watcher.judged()
     return result
+
+
+def _of_whole_devices(flows: Records, volumes: Records, signals: Records, intake: Intake, plan: Hunt) -> list[Case]:
+    """Cases whose client side is accepted sessions of nobody, found among all connections of their device."""
+    whole, ranks = whole_devices(flows, intake.registry), intake.registry.source_ranks()
+    if not len(whole):
+        return []
+    arranged = arrange(whole, volumes[np.isin(volumes["device"], whole["device"])], ranks)
+    cases = cases_of(arranged, signals, ranks, plan.settings, plan.tables)
+    return [case for case in cases if rests_on_nobody(case, flows, intake.registry)]
+
+
+def _counted_only(flows: Records, volumes: Records, registry: Registry) -> list[NotJudged]:
+    """Apps of which nothing but bytes of the whole uid is known."""
+    counted = np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"])
+    keys = registry.app_keys(counted).values()
+    return [
+        NotJudged(key.device, _named(key), "only its byte counters are seen, none of its connections") for key in keys
+    ]
 
 
 def _not_judged(arranged: Arranged, registry: Registry) -> list[NotJudged]:

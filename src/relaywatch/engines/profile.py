@@ -152,9 +152,11 @@ class Profile:
             self._sampled |= any(text is not None and text.startswith(SAMPLED) for text in watched.to_pylist())
 
     def _span(self, rows: pa.RecordBatch) -> None:
-        bounds = pc.min_max(rows["start_time"].view(pa.int64())).as_py()
-        self._first = bounds["min"] if self._first is None else min(self._first, bounds["min"])
-        self._last = bounds["max"] if self._last is None else max(self._last, bounds["max"])
+        names = [name for name in ("start_time", "end_time") if name in rows.schema.names]
+        bounds = [pc.min_max(rows[name].view(pa.int64())).as_py() for name in names]
+        known = [value for pair in bounds for value in (pair["min"], pair["max"]) if value is not None]
+        self._first = min(known if self._first is None else [self._first, *known])
+        self._last = max(known if self._last is None else [self._last, *known])
 
     def _seen(self, name: str, flows: int) -> str:
         if not self._known[name]:
