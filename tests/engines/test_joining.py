@@ -86,6 +86,38 @@ def listening(app: Recorder, port: int = LISTENER_PORT) -> Recorder:
     return app
 
 
+class TestMoreTelemetryNeverShowsLess:
+    """A phone's logs name the app of what it dials, and nobody of what it accepts."""
+
+    def seen(self, views):
+        findings = hunted_views(views).findings
+        return [(finding.verdict, finding.topology.value, finding.app.package) for finding in findings]
+
+    def test_an_accepted_relay_stays_suspected_when_the_phones_logs_join_the_sensor(self):
+        relay = without(listener_relay(np.random.default_rng(5), Recorder(), 20).batches(), "signals")
+        alone = self.seen({"zeek": sensor(relay)})
+        both = self.seen({"zeek": sensor(relay), "intrusion-logs": phone(relay)})
+        assert alone == both == [(Verdict.SUSPECTED_RELAY, "accepted", None)]
+
+    def test_it_is_laid_to_its_app_once_a_source_says_who_listens(self):
+        relay = listening(listener_relay(np.random.default_rng(5), Recorder(), 20)).batches()
+        found = self.seen({"zeek": sensor(relay), "intrusion-logs": phone(relay)})
+        assert found == [(Verdict.RELAY, "accepted", "com.example.app")]
+
+    def test_ordinary_apps_with_a_stray_accepted_session_stay_unsuspected(self):
+        app = own_traffic(np.random.default_rng(6), Recorder(), 60)
+        app.flow(50.0, 52.0, [(50.5, 4_000, 300)], "192.0.2.9", port=0, direction=Direction.INBOUND, local_port=80)
+        batches = app.batches()
+        assert self.seen({"zeek": sensor(batches), "intrusion-logs": phone(batches)}) == []
+
+
+def test_an_app_of_which_only_counters_are_seen_is_told_as_not_judged():
+    columns = {"start_time": BEGIN_US, "duration_us": 7_200_000_000, "bytes_out": 9_000, "bytes_in": 90_000}
+    who = {"device_uid": "phone-1", "android_uid": 10_150, "source": "netstats", "position": 1, "clock": "device"}
+    (told,) = hunted_views({"netstats": [batch("volumes", columns | who, length=1)]}).summary.not_judged
+    assert (told.app, "counters" in told.reason) == ("uid 10150", True)
+
+
 OUTSIDE_IP = "203.0.113.77"
 
 

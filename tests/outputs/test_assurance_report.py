@@ -169,8 +169,9 @@ def test_the_summary_says_it_in_plain_sentences(page: Page) -> None:
     for sentence in (
         "Looked at: 48 devices of Übungsplatz Nord, 2026-03-01 06:00:00 to 2026-03-07 23:40:00 UTC (6 d 17 h); "
         "connections were watched 93 % of the time.",
-        "In 58 % of app windows a relay of any kind would have been shown, in 20 % perhaps, in 22 % not.",
-        "That nothing was found means that there was no relay in 28 % of app windows.",
+        "In the time that was watched, a relay of any kind that does not hide would have been shown in 58 % of app windows, "
+        "in 20 % perhaps, in 22 % not.",
+        "Only in 28 % of app windows is finding nothing a proof that there was nothing.",
         "that is never the same as clean",
         "Never seen, though in the inventory: 3 devices.",
         "The hunt found 2 relays, 1 suspected and 1 permitted by a documented exception; 1 more could not be judged.",

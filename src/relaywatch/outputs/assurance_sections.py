@@ -36,6 +36,7 @@ from relaywatch.outputs.assurance_text import (
     GroupCoverage,
     answer_word,
     answers,
+    app_days,
     broken,
     broken_promise,
     course,
@@ -191,10 +192,10 @@ def _coverage_sentences(report: AssuranceReport, fleet: GroupCoverage | None) ->
     )
     every = fleet.provable["every"]
     yield (
-        f"In {share(every.yes)} of app windows a relay of any kind would have been shown, in {share(every.in_part)} "
-        f"perhaps, in {share(every.no)} not."
+        f"In the time that was watched, a relay of any kind that does not hide would have been shown in "
+        f"{share(every.yes)} of app windows, in {share(every.in_part)} perhaps, in {share(every.no)} not."
     )
-    yield f"That nothing was found means that there was no relay in {share(fleet.disprovable.yes)} of app windows."
+    yield f"Only in {share(fleet.disprovable.yes)} of app windows is finding nothing a proof that there was nothing."
     if fleet.disprovable.yes < 1.0:
         yield NOT_OBSERVED
     if coverage.silent_devices:
@@ -251,7 +252,7 @@ def _key_figures(report: AssuranceReport, fleet: GroupCoverage | None) -> Iterat
             name = f"Recall, {topology_word(row.topology)}, provable {answer_word(row.provable)}"
             yield "recall", name, f"{figure(row.relay)}, {plural(row.played, 'relay')} played"
         yield "decoys", "Decoys called relay", figure(drill.decoys)
-        yield "alarms", "", f"{rate(drill.site_alarms)} per app-day"
+        yield "alarms", "", f"{rate(drill.site_alarms)} per app-day, of {app_days(drill.app_days)}"
     yield "exceptions", "", f"{len(report.exceptions):,}"
     counts = verdict_counts(report.findings)
     named = (f"{VERDICT_TEXT[verdict]} {count:,}" for verdict, count in counts.items() if count)
@@ -494,7 +495,7 @@ def _drills(drill: DrillReport | None, coverage: CoverageReport) -> Section:
         f"with seed {drill.seed}{f' ({plan})' if plan else ''}.",
         _drill_sentence(drill),
         f"Of decoys, the same traffic with nothing passed on, {figure(drill.decoys)} were called relay.",
-        f"The site's own {drill.app_days:,.1f} app-days gave {rate(drill.site_relays)} relay verdicts and "
+        f"The site's own {app_days(drill.app_days)} gave {rate(drill.site_relays)} relay verdicts and "
         f"{rate(drill.site_alarms)} relay or suspected verdicts per app-day. {SITE_ALARMS}",
     ]
     tables = [_table("Relays played", _DRILL_COLUMNS, [_drill_row(row) for row in drill.rows])]
@@ -533,7 +534,7 @@ _ALARM_COLUMNS: Final = (
 
 
 def _alarm_row(own: PopulationAlarms) -> list[Cell]:
-    days = f"{own.app_days:,.1f}"
+    days = app_days(own.app_days).removesuffix(" app-days")
     return [Cell(printable(own.population)), Cell(days), Cell(rate(own.relays)), Cell(rate(own.alarms))]
 
 

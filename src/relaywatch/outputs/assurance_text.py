@@ -163,8 +163,18 @@ def rate(value: Figure) -> str:
     """Write a rate with its 95 % interval: 0.012 (0.004 to 0.03)."""
     if value.value is None:
         return "not measured"
-    high = "no bound" if value.high is None else f"{value.high:.2g}"
-    return f"{value.value:.2g} ({value.low:.2g} to {high})"
+    high = "no bound" if value.high is None else _two_digits(value.high)
+    return f"{_two_digits(value.value)} ({_two_digits(value.low)} to {high})"
+
+
+def app_days(days: float) -> str:
+    """Write an exposure: 9,800.0 app-days, 0.29 app-days."""
+    return f"{f'{days:,.1f}' if days >= 10 else f'{days:.2g}'} app-days"
+
+
+def _two_digits(value: float) -> str:
+    """Two digits that count, and never an exponent for what is above one."""
+    return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
 
 
 def recall_cost(value: Figure | None) -> str:

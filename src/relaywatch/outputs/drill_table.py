@@ -15,6 +15,7 @@ from relaywatch.outputs.assurance_text import (
     PROMISED_RECALL,
     SITE_ALARMS,
     answer_word,
+    app_days,
     broken,
     broken_promise,
     drill_outcome,
@@ -142,12 +143,12 @@ def _alarms(report: DrillReport) -> Text:
     )
     text.append("The site's own telemetry", "bold")
     text.append(
-        f", {report.app_days:,.1f} app-days: {rate(report.site_relays)} relays and {rate(report.site_alarms)} "
+        f", {app_days(report.app_days)}: {rate(report.site_relays)} relays and {rate(report.site_alarms)} "
         "relays or suspected per app-day\n"
     )
     for own in report.alarms[:MOST_ROWS]:
         text.append(
-            f"  {printable(own.population)}, {own.app_days:,.1f} app-days: {rate(own.relays)} and {rate(own.alarms)}\n"
+            f"  {printable(own.population)}, {app_days(own.app_days)}: {rate(own.relays)} and {rate(own.alarms)}\n"
         )
     return text.append(SITE_ALARMS, "dim")
 
