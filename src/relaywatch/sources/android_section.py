@@ -6,7 +6,7 @@ wrapping is taken off by android_dump; each kind of section has a parser in a fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, tzinfo
 from typing import TypeAlias
@@ -21,14 +21,15 @@ class Section:
 
     name: dumpsys service ("usagestats", "netpolicy") or the command's word ("netstat", "ss", "getprop", "pm"), lower
     case; command: the whole of it where the dump says so; source: file, and member of an archive after "!";
-    first_line: number of lines[0] within it, from 1; lines: without line ends, bounded by the wrapping's reader.
+    first_line: number of the first of `lines` within it, from 1; lines: without line ends, bounded by the wrapping's
+    reader; may be iterated more than once, and taken as columns (section_lines.line_columns).
     """
 
     name: str
     command: str
     source: str
     first_line: int
-    lines: Sequence[str]
+    lines: Iterable[str]
 
 
 @dataclass(frozen=True, slots=True)
