@@ -18,7 +18,7 @@ from relaywatch.sources.reading import Reading
 LINE_CHARACTERS: Final = 65_536
 """A longer line is cut: no section that is read has such."""
 COLUMN_LINES: Final = 65_536
-"""Lines that are taken at once where they come one by one."""
+"""Most lines that are taken at once, however short they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,10 @@ class Lines:
 
 
 def line_columns(lines: Iterable[str]) -> Iterator[pl.Series]:
-    """The lines as columns of bounded length, none empty; together all lines in order."""
+    """The lines as columns of COLUMN_LINES or fewer, none empty; together all lines in order."""
     if isinstance(lines, Lines):
-        yield from (column for column in lines.columns if len(column))
+        for column in lines.columns:
+            yield from (column[at : at + COLUMN_LINES] for at in range(0, len(column), COLUMN_LINES))
         return
     rest = iter(lines)
     while taken := list(islice(rest, COLUMN_LINES)):
