@@ -7,13 +7,17 @@ A record is a line (or the first line of a block) that states a fact. Uids as Us
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+import polars as pl
 
 from relaywatch.model.schemas import Observability, SignalKind
-from relaywatch.model.tables import Batch
+from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.android_section import DumpContext, Section
 from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.lines import shown
@@ -36,6 +40,10 @@ DETAIL_CHARACTERS: Final = 300
 TOLD: Final = "told elsewhere in the same dump"
 UNDATED: Final = "the dump does not say when it was taken"
 _UID: Final = re.compile(r"(?:u(\d{1,5})([asi]))?(\d{1,10})\Z")
+_CLOCK_START: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - of the device's clock, before its zone is counted in
+_MICROSECOND: Final = timedelta(microseconds=1)
+_HOUR_US: Final = 3_600_000_000
+_DAY_US: Final = 24 * _HOUR_US
 _KIND_BASE: Final = {"a": 10_000, "s": 0, "i": 99_000}
 _SPAN: Final = re.compile(r"[+-]?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?\Z")
 _PACKAGE: Final = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*\Z")
@@ -93,8 +101,55 @@ def _epoch_us(moment: datetime) -> int | None:
     return us if 0 <= us < LAST_INSTANT else None
 
 
-def _second(us: Any) -> int | None:  # noqa: ANN401 - an instant, or None
-    return None if us is None else int(us) // SECOND_US
+def local_instants(texts: pl.Series, layout: str, context: DumpContext) -> pl.Series:
+    """local_us of each text, null where it is none; layout: [%Y-]%m-%d %H:%M:%S[.%f].
+
+    Well-formed times are read together, the others, and those in an hour when the clocks change, one by one.
+    """
+    clock = _wall_clock(texts, layout, context)
+    found = clock - _offsets(clock, context)
+    found = found.set((found < 0) | (found >= LAST_INSTANT), None)
+    others = found.is_null().arg_true()
+    slow = [local_us(text, layout, context) for text in texts.gather(others).to_list()]
+    return found.scatter(others, pl.Series(slow, dtype=pl.Int64)) if slow else found
+
+
+def _wall_clock(texts: pl.Series, layout: str, context: DumpContext) -> pl.Series:
+    """What the device's clock showed, us since 1970 began on it; null where the text is not plainly in the layout."""
+    if layout.startswith("%Y-"):
+        return _read_clock(texts, layout)
+    if context.taken is None:
+        return pl.Series([None], dtype=pl.Int64).new_from_index(0, len(texts))
+    taken = datetime.fromtimestamp(context.taken / 1e6, context.zone).replace(tzinfo=None)
+    latest = (taken + timedelta(days=1) - _CLOCK_START) // _MICROSECOND
+    now, before = (_read_clock(f"{year}-" + texts, f"%Y-{layout}") for year in (taken.year, taken.year - 1))
+    return now.zip_with(now <= latest, before).set(now.is_null(), None)
+
+
+def _read_clock(texts: pl.Series, layout: str) -> pl.Series:
+    fraction = r"\.[0-9]{1,6}" if layout.endswith(".%f") else ""
+    plain = texts.str.contains(rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} [0-9]{{2}}:[0-9]{{2}}:[0-5][0-9]{fraction}$")
+    read = texts.str.to_datetime(layout.replace(".%f", "%.f"), time_unit="us", strict=False).dt.epoch("us")
+    return read.set(~plain | (read < -_DAY_US), None)
+
+
+def _offsets(clock: pl.Series, context: DumpContext) -> pl.Series:
+    """What the device's zone was ahead of UTC then, us; null where that changed within the hour."""
+    hours = clock // _HOUR_US
+    distinct = hours.drop_nulls().unique().to_list()
+    offsets = [_offset(hour, context.zone) for hour in distinct]
+    return hours.replace_strict(distinct, offsets, default=None, return_dtype=pl.Int64)
+
+
+def _offset(hour: int, zone: tzinfo) -> int | None:
+    begin = _CLOCK_START + hour * timedelta(hours=1)
+    ends = (begin, begin + timedelta(hours=1) - _MICROSECOND)
+    first, last = (moment.replace(tzinfo=zone).utcoffset() for moment in ends)
+    return first // _MICROSECOND if first is not None and first == last else None
+
+
+_Fact: TypeAlias = tuple[int, str | None, int | None, str | None, int, int | None]
+"""A signal's kind, package, uid, detail, start and end."""
 
 
 class SectionFacts:
@@ -108,7 +163,8 @@ class SectionFacts:
         self._app_ids = {name: app for app, names in context.packages.items() for name in names}
         self._with_rows: set[int] = set()
         self._without: dict[int, str] = {}
-        self._own: set[tuple[object, ...]] = set()
+        self._signals: list[tuple[Any, ...]] = []
+        self._own: set[_Fact] = set()
 
     def local_skew_s(self, stamp_s: float) -> float:
         """Skew bound of a local time that is written to so many seconds."""
@@ -145,19 +201,20 @@ class SectionFacts:
         if start is None:
             self.left(line, UNDATED)
             return
-        subject = (self._device, kind, package, uid, detail)
-        if (*subject, start, end) in self._own or self._told(subject, start, end):
+        fact = (int(kind), package, uid, detail, start, end)
+        if fact in self._own or (self.context.told and self._told(fact)):
             self.left(line, TOLD)
             return
-        self._own.add((*subject, start, end))
-        self._add("signals", line, {
-            "kind": int(kind), "start_time": start, "end_time": end, "observability": int(observability),
-            "android_package": package, "android_uid": uid, "detail": detail and detail[:DETAIL_CHARACTERS],
-            "clock_skew_bound_s": self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s,
-        })  # fmt: skip
+        self._own.add(fact)
+        if self._has_room(line):
+            bound = self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s
+            self._signals.append((line, *fact, int(observability), bound))
+            self._with_rows.add(line)
 
-    def _told(self, subject: tuple[object, ...], start: int, end: int | None) -> bool:
+    def _told(self, fact: _Fact) -> bool:
         """Whether another section gave the fact: one form of a list rounds to seconds, the other does not."""
+        kind, package, uid, detail, start, end = fact
+        subject = (self._device, kind, package, uid, detail)
         starts = range(start // SECOND_US - 1, start // SECOND_US + 2)
         ends = (None,) if end is None else range(end // SECOND_US - 1, end // SECOND_US + 2)
         return any((*subject, first, last) in self.context.told for first in starts for last in ends)
@@ -176,14 +233,15 @@ class SectionFacts:
 
     def inventory(self, line: int, **values: Any) -> None:  # noqa: ANN401 - any column
         """One row of the inventory."""
-        self._add("inventory", line, values)
+        if self._has_room(line):
+            self._rows.add("inventory", self._section.first_line + line, self._device, **values)
+            self._with_rows.add(line)
 
-    def _add(self, table: Any, line: int, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - a table's name
-        if len(self._rows) >= MOST_ROWS:
-            self.left(line, f"beyond the {MOST_ROWS} rows that one section may give")
-            return
-        self._rows.add(table, self._section.first_line + line, self._device, **values)
-        self._with_rows.add(line)
+    def _has_room(self, line: int) -> bool:
+        if len(self._signals) + len(self._rows) < MOST_ROWS:
+            return True
+        self.left(line, f"beyond the {MOST_ROWS} rows that one section may give")
+        return False
 
     def left(self, line: int, reason: str) -> None:
         """The line is a sound record without a row of its own."""
@@ -197,12 +255,35 @@ class SectionFacts:
 
     def batches(self) -> list[Batch]:
         """All rows; counts the section's records."""
-        for *subject, start, end in self._own:
-            self.context.told.add((*subject, _second(start), _second(end)))
-        tally, found = self._reading.tally, self._rows.batches()
+        device = self._device
+        self.context.told.update(
+            (device, *subject, start // SECOND_US, None if end is None else end // SECOND_US)
+            for *subject, start, end in self._own
+        )
+        found = [*self._rows.batches(), *self._given_signals()]
+        tally = self._reading.tally
         tally.met(len(self._with_rows | self._without.keys()))
         tally.gave(found)
-        for line, reason in self._without.items():
-            if line not in self._with_rows:
-                tally.left(reason, 1)
+        reasons = Counter(reason for line, reason in self._without.items() if line not in self._with_rows)
+        for reason, records in reasons.items():
+            tally.left(reason, records)
         return found
+
+    def _given_signals(self) -> Iterator[Batch]:
+        if self._signals:
+            lines, kinds, packages, uids, details, starts, ends, observed, skews = zip(*self._signals, strict=True)
+            columns = {
+                "device_uid": self._device,
+                "source": self._section.source,
+                "clock": "device",
+                "position": np.array(lines, np.int64) + self._section.first_line,
+                "kind": kinds,
+                "start_time": starts,
+                "end_time": ends,
+                "observability": observed,
+                "android_package": packages,
+                "android_uid": uids,
+                "detail": [detail and detail[:DETAIL_CHARACTERS] for detail in details],
+                "clock_skew_bound_s": skews,
+            }
+            yield batch("signals", columns, length=len(lines))
