@@ -164,6 +164,7 @@ class SectionFacts:
         self._with_rows: set[int] = set()
         self._without: dict[int, str] = {}
         self._signals: list[tuple[Any, ...]] = []
+        self._count = 0
         self._own: set[_Fact] = set()
 
     def local_skew_s(self, stamp_s: float) -> float:
@@ -202,10 +203,13 @@ class SectionFacts:
             self.left(line, UNDATED)
             return
         fact = (int(kind), package, uid, detail, start, end)
-        if fact in self._own or (self.context.told and self._told(fact)):
+        told = bool(self.context.told) and self._told(fact)
+        before = len(self._own)
+        if not told:
+            self._own.add(fact)
+        if len(self._own) == before:
             self.left(line, TOLD)
             return
-        self._own.add(fact)
         if self._has_room(line):
             bound = self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s
             self._signals.append((line, *fact, int(observability), bound))
@@ -238,7 +242,8 @@ class SectionFacts:
             self._with_rows.add(line)
 
     def _has_room(self, line: int) -> bool:
-        if len(self._signals) + len(self._rows) < MOST_ROWS:
+        if self._count < MOST_ROWS:
+            self._count += 1
             return True
         self.left(line, f"beyond the {MOST_ROWS} rows that one section may give")
         return False

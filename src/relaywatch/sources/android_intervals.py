@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.sources.android_facts import SectionFacts
@@ -21,8 +21,7 @@ class _Open:
     parts: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """Whose interval it is, and of which kind."""
 
     kind: SignalKind

@@ -7,9 +7,9 @@ UserUsageStatsService.java (frameworks/base, services/usage); event numbers: and
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -25,6 +25,7 @@ from relaywatch.sources.android_facts import (
 )
 from relaywatch.sources.android_intervals import Intervals, Subject
 from relaywatch.sources.android_section import DumpContext, Section
+from relaywatch.sources.columns import text
 from relaywatch.sources.reading import Reading
 from relaywatch.sources.section_lines import line_columns
 
@@ -34,9 +35,10 @@ _SPAN: Final = re.compile(
 )
 _HEAD: Final = r"^\s*(?:user=\d|Last 24 hour events \()"
 """Lines that may begin a list; the patterns above decide."""
-_EVENT: Final = (
-    r"^\s*time=(?:\"(?P<pretty>[^\"]*)\"|(?P<millis>\S+)) type=(?P<kind>\S+) package=(?P<package>\S+)(?P<rest>.*)"
-)
+_PRETTY: Final = r"^\s*time=\"([^\"]*)\" (type=.*)$"
+_CHECKIN: Final = r"^\s*time=([^ \t\r\f\v]+) (type=.*)$"
+"""An event's time, and what is told of it: the same again and again, so that each distinct one is read once."""
+_TOLD: Final = r"^type=(?P<kind>\S+) package=(?P<package>\S+)(?P<rest>.*)"
 _CLASS: Final = r"^.* class=(\S+)"
 _INSTANCE: Final = r"^.* instanceId=(\S+)"
 _MILLIS: Final = "^[0-9]{1,15}$"
@@ -91,33 +93,53 @@ class _List:
 def usage_stats(section: Section, context: DumpContext, reading: Reading) -> Iterator[Batch]:
     """Signals of the events listed: intervals, touches, and a CAPTURE over the listed span."""
     facts = SectionFacts(section, context, reading)
-    lists, events = [_List(0)], []
-    first = 0
+    lists, lines, first = [_List(0)], [], 0
     for column in line_columns(section.lines):
-        events.append(_sound(_listed(column, first, lists, context), context, facts))
+        lines.append(_timed(column, first, lists, context))
         first += len(column)
-    if events:
-        _give_lists(lists, _once(pl.concat(events), lists, facts), facts)
+    if lines:
+        events, told = _events(pl.concat(lines), lists)
+        _give_lists(lists, _once(_sound(events, told, facts), lists, facts), told, facts)
     yield from facts.batches()
 
 
-def _listed(lines: pl.Series, first: int, lists: list[_List], context: DumpContext) -> pl.DataFrame:
-    """The events among the lines: fields, line, and which of the lists; those that begin are added."""
+def _timed(lines: pl.Series, first: int, lists: list[_List], context: DumpContext) -> pl.DataFrame:
+    """Lines that may be events: line, list, stamp, time, told, local.
+
+    list: its number in `lists`, which those that begin are added to; local: whether the stamp is a local time.
+    """
     begins, numbers = [0], [len(lists) - 1]
     heads = lines.str.contains(_HEAD).arg_true()
-    for at, text in zip(heads.to_list(), lines.gather(heads).to_list(), strict=True):
-        if _begins(text, first + at, lists, context):
+    for at, line in zip(heads.to_list(), lines.gather(heads).to_list(), strict=True):
+        if _begins(line, first + at, lists, context):
             begins.append(at)
             numbers.append(len(lists) - 1)
-    at = np.arange(len(lines))
-    within = np.array(numbers)[np.searchsorted(begins, at, side="right") - 1]
-    fields = lines.str.extract_groups(_EVENT).struct.unnest()
-    events = fields.with_columns(line=pl.Series(at + first), list=pl.Series(within)).filter(
-        pl.col("kind").is_not_null()
-    )
-    for number in events.filter(pl.col("pretty").is_null())["list"].unique().to_list():
-        lists[number].local = False
-    return events
+    numbered = lines.alias("text").to_frame().with_columns(line=pl.int_range(first, first + len(lines), dtype=pl.Int64))
+    local, rest = _of_form(numbered, _PRETTY)
+    epoch, _ = _of_form(rest, _CHECKIN)
+    events = pl.concat(
+        [
+            local.with_columns(
+                time=local_instants(local["stamp"], "%Y-%m-%d %H:%M:%S", context), local=pl.lit(value=True)
+            ),
+            epoch.with_columns(time=_epochs(epoch["stamp"]), local=pl.lit(value=False)),
+        ]
+    ).sort("line")
+    within = np.array(numbers)[np.searchsorted(begins, events["line"].to_numpy() - first, side="right") - 1]
+    return events.with_columns(list=pl.Series(within, dtype=pl.Int64))
+
+
+def _of_form(lines: pl.DataFrame, form: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Line, stamp and told of the lines of this form, and the other lines."""
+    parts = lines["text"].str.extract_groups(form).struct.rename_fields(["stamp", "told"]).struct.unnest()
+    found = parts["told"].is_not_null()
+    return parts.with_columns(lines["line"]).filter(found), lines.filter(~found)
+
+
+def _epochs(texts: pl.Series) -> pl.Series:
+    """_millis of each."""
+    us = texts.set(~texts.str.contains(_MILLIS), None).cast(pl.Int64) * 1000
+    return us.set(us >= LAST_INSTANT, None)
 
 
 def _begins(text: str, line: int, lists: list[_List], context: DumpContext) -> bool:
@@ -150,86 +172,96 @@ def _stated_start(span: re.Match[str], context: DumpContext) -> int | None:
     return next((us for layout in _HEADING if (us := local_us(text, layout, context)) is not None), None)
 
 
-def _sound(events: pl.DataFrame, context: DumpContext, facts: SectionFacts) -> pl.DataFrame:
-    """The events, with time and part; those whose time or package cannot be go to quarantine."""
-    local = events["pretty"].is_not_null()
-    time = events["millis"].set(~events["millis"].str.contains(_MILLIS), None).cast(pl.Int64) * 1000
-    time = time.set(time >= LAST_INSTANT, None)
-    pretty = local_instants(events["pretty"].filter(local), "%Y-%m-%d %H:%M:%S", context)
-    time = time.scatter(local.arg_true(), pretty)
-    names = events["package"].unique()
-    wrong = names.filter(pl.Series([package_name(name) is None for name in names.to_list()], dtype=pl.Boolean))
-    nameless = events["package"].is_in(wrong.implode())
-    events = events.with_columns(time=time)
-    for event in events.filter(time.is_null() | nameless).iter_rows(named=True):
-        if event["time"] is not None:
-            facts.damaged(event["line"], "package", event["package"])
-        else:
-            facts.damaged(event["line"], "time", event["millis"] if event["pretty"] is None else event["pretty"])
+def _events(lines: pl.DataFrame, lists: list[_List]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The lines that are events, with `told` as a row of the second frame: kind, package, part of each distinct one."""
+    encoded = text(lines["told"])
+    fields = pl.Series(encoded.dictionary, dtype=pl.String).str.extract_groups(_TOLD).struct.unnest()
     part = pl.format("{} {}", *(pl.col("rest").str.extract(field).fill_null("") for field in (_CLASS, _INSTANCE)))
-    return events.with_columns(part=part).filter(time.is_not_null() & ~nameless)
+    told = fields.select("kind", "package", part=part)
+    numbers = pl.Series(encoded.indices, dtype=pl.Int64)
+    events = lines.with_columns(told=numbers).filter(told["kind"].is_not_null().gather(numbers))
+    for number in events.filter(~pl.col("local"))["list"].unique().to_list():
+        lists[number].local = False
+    return events, told
+
+
+def _sound(events: pl.DataFrame, told: pl.DataFrame, facts: SectionFacts) -> pl.DataFrame:
+    """The events without those whose time or package cannot be, which go to quarantine."""
+    named = pl.Series([package_name(name) is not None for name in told["package"].to_list()], dtype=pl.Boolean)
+    sound = events["time"].is_not_null() & named.gather(events["told"])
+    packages = told["package"]
+    for line, stamp, time, number in events.filter(~sound).select("line", "stamp", "time", "told").iter_rows():
+        if time is None:
+            facts.damaged(line, "time", stamp)
+        else:
+            facts.damaged(line, "package", packages[number])
+    return events.filter(sound)
 
 
 def _once(events: pl.DataFrame, lists: list[_List], facts: SectionFacts) -> pl.DataFrame:
     """The events without those that a user's lists hold twice."""
-    users = pl.Series([one.user for one in lists], dtype=pl.Int64).gather(events["list"])
-    first = events.select(pl.struct(users, "time", "kind", "package", "rest").is_first_distinct()).to_series()
+    users = pl.Series("user", [one.user for one in lists], dtype=pl.Int64).gather(events["list"])
+    first = events.select(pl.struct(users, "time", "told").is_first_distinct()).to_series()
     for line in events.filter(~first)["line"].to_list():
         facts.left(line, "listed twice")
     return events.filter(first)
 
 
-def _give_lists(lists: list[_List], events: pl.DataFrame, facts: SectionFacts) -> None:
+def _give_lists(lists: list[_List], events: pl.DataFrame, told: pl.DataFrame, facts: SectionFacts) -> None:
     """The signals of all lists."""
     parts = {part["list"][0]: part for part in events.partition_by("list", maintain_order=True)}
     for number, found in enumerate(lists):
         if number in parts:
-            _give(found, parts[number].sort("time", maintain_order=True), facts)
+            _give(found, parts[number].sort("time", maintain_order=True), told, facts)
         elif found.heading is not None:
             facts.left(found.heading, "a list without events")
 
 
-def _give(found: _List, events: pl.DataFrame, facts: SectionFacts) -> None:
+def _give(found: _List, events: pl.DataFrame, told: pl.DataFrame, facts: SectionFacts) -> None:
     """The signals of one list; its events are in order of time."""
     skew_s = facts.local_skew_s(PRETTY_STAMP_S) if found.local else facts.epoch_skew_s(CHECKIN_STAMP_S)
-    first = previous = int(events["time"][0])
+    lines, times, numbers = (events[name].to_list() for name in ("line", "time", "told"))
+    first = previous = times[0]
     intervals = Intervals(facts, first if found.start is None else min(found.start, first), lambda: skew_s)
-    subjects = _Subjects(found.user, facts)
-    for line, time, kind, package, part in events.select("line", "time", "kind", "package", "part").iter_rows():
-        if kind in _CHANGES:
-            subject = subjects.of(kind, package)
-            change = intervals.begin if kind in _BEGINS else intervals.end
-            change(line, subject, time, "" if subject.package is None else part)
-        elif kind in _INTERACTIONS:
-            uid = facts.uid(package, found.user)
+    kinds = set[str]()
+    effects: dict[int, _Effect] = {}
+    for line, time, number in zip(lines, times, numbers, strict=True):
+        effect = effects.get(number)
+        if effect is None:
+            kind, package, part = told.row(number)
+            effect = effects[number] = _effect(kind, package, part, found.user, intervals, facts)
+            kinds.add(effect.kind)
+        if effect.change is not None:
+            effect.change(line, effect.subject, time, effect.part)
+        elif effect.kind in _INTERACTIONS:
+            _, package, uid, _ = effect.subject
             facts.signal(line, SignalKind.USER_INTERACTION, time, package=package, uid=uid, skew_s=skew_s)
-        elif kind in _SHUTDOWNS or kind in _STARTUPS:
+        elif effect.kind in _SHUTDOWNS or effect.kind in _STARTUPS:
             # A start without a shutdown is a crash: nothing lasted longer than the last event before it.
-            intervals.close_all(time if kind in _SHUTDOWNS else previous)
+            intervals.close_all(time if effect.kind in _SHUTDOWNS else previous)
             facts.left(line, "the device shut down or started")
         else:
             facts.left(line, "an event of another kind")
         previous = time
     intervals.finish()
-    _give_capture(found, facts, first, previous, set(events["kind"].unique().to_list()), skew_s)
+    _give_capture(found, facts, first, previous, kinds, skew_s)
 
 
-class _Subjects:
-    """Whose intervals one user's events begin and end."""
+class _Effect(NamedTuple):
+    """What events of one kind, package and part do. change: begins or ends the subject's interval; None: neither."""
 
-    def __init__(self, user: int, facts: SectionFacts) -> None:
-        self._user = user
-        self._facts = facts
-        self._known: dict[tuple[str, str], Subject] = {}
+    kind: str
+    change: Callable[[int, Subject, int, str], None] | None
+    subject: Subject
+    part: str
 
-    def of(self, event: str, package: str) -> Subject:
-        """Of an event of _CHANGES; without a package where it is the whole device's."""
-        found = self._known.get((event, package))
-        if found is None:
-            kind = _CHANGES[event]
-            owner = None if kind in _DEVICE_WIDE else package
-            found = self._known[event, package] = Subject(kind, owner, self._facts.uid(owner, self._user))
-        return found
+
+def _effect(kind: str, package: str, part: str, user: int, intervals: Intervals, facts: SectionFacts) -> _Effect:
+    signal = _CHANGES.get(kind, SignalKind.USER_INTERACTION)
+    wide = signal in _DEVICE_WIDE
+    owner = None if wide else package
+    change = (intervals.begin if kind in _BEGINS else intervals.end) if kind in _CHANGES else None
+    return _Effect(kind, change, Subject(signal, owner, facts.uid(owner, user)), "" if wide else part)
 
 
 def _give_capture(found: _List, facts: SectionFacts, first: int, last: int, kinds: set[str], skew_s: float) -> None:
