@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
@@ -41,6 +42,7 @@ class Intervals:
         self._span_start = span_start
         self._skew_s = skew_s
         self._open: dict[Subject, _Open] = {}
+        self._of_kind: dict[SignalKind, dict[Subject, None]] = defaultdict(dict)
         self._known: set[tuple[Subject, str]] = set()
 
     def begin(self, line: int, subject: Subject, time: int, part: str = "") -> None:
@@ -49,6 +51,7 @@ class Intervals:
         running = self._open.get(subject)
         if running is None:
             self._open[subject] = _Open(line, time, {part})
+            self._of_kind[subject.kind][subject] = None
         else:
             running.parts.add(part)
             self._facts.left(line, "continues what an earlier line began")
@@ -60,7 +63,7 @@ class Intervals:
             running.parts.discard(part)
             self._facts.left(line, ENDS)
             if not running.parts:
-                del self._open[subject]
+                self._close(subject)
                 self._give(subject, running, time)
         elif (subject, part) in self._known or self._span_start is None:
             self._facts.left(line, ENDS)
@@ -74,13 +77,13 @@ class Intervals:
 
     def open_of(self, kind: SignalKind) -> list[Subject]:
         """Subjects of a kind whose interval is open."""
-        return [subject for subject in self._open if subject.kind == kind]
+        return list(self._of_kind[kind])
 
     def close(self, subjects: Iterable[Subject], time: int) -> None:
         """These end together, as all do when the device shuts down."""
         for subject in list(subjects):
-            running = self._open.pop(subject, None)
-            if running is not None:
+            if subject in self._open:
+                running = self._close(subject)
                 self._give(subject, running, max(time, running.start))
 
     def close_all(self, time: int) -> None:
@@ -92,6 +95,11 @@ class Intervals:
         for subject, running in self._open.items():
             self._give(subject, running, None)
         self._open.clear()
+        self._of_kind.clear()
+
+    def _close(self, subject: Subject) -> _Open:
+        del self._of_kind[subject.kind][subject]
+        return self._open.pop(subject)
 
     def _give(self, subject: Subject, running: _Open, end: int | None) -> None:
         # A clock that was set back in between would let the interval end before its begin.

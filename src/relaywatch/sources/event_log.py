@@ -37,8 +37,8 @@ _LINE: Final = (
     r"(?:am_\w+|wm_\w+|screen_toggled)\s*: "
 )
 _STAMP: Final = r"^[ \t]*([0-9-]+(?: [0-9:]+)?\.[0-9]+)"
-_TOLD: Final = r" [VDIWEF] ((?:am_|wm_|screen_toggled).*)$"
-"""Tag and values: often the same again, so that each distinct event is read once."""
+_TOLD: Final = " [VDIWEF] [aws]"
+"""Before tag and values: often the same again, so that each distinct event is read once."""
 _EPOCH: Final = r"^[0-9]+\."
 _DATED: Final = r"^[0-9]{4}-"
 _RESUMED: Final = {"am_set_resumed_activity", "wm_set_resumed_activity"}
@@ -73,8 +73,9 @@ def _lines(lines: pl.Series, first: int, context: DumpContext) -> pl.DataFrame:
     index = lines.str.contains(_LINE).arg_true()
     lines = lines.gather(index)
     stamps = lines.str.extract(_STAMP)
+    told = pl.select(pl.lit(lines).str.slice(pl.lit(lines.str.find(_TOLD)) + 3)).to_series()
     columns = {"line": index.cast(pl.Int64) + first, "stamp": stamps, "time": _times(stamps, context)}
-    return pl.DataFrame(columns | {"told": lines.str.extract(_TOLD)})
+    return pl.DataFrame(columns | {"told": told})
 
 
 def _times(stamps: pl.Series, context: DumpContext) -> pl.Series:
