@@ -122,8 +122,10 @@ def _wall_clock(texts: pl.Series, layout: str, context: DumpContext) -> pl.Serie
         return pl.Series([None], dtype=pl.Int64).new_from_index(0, len(texts))
     taken = datetime.fromtimestamp(context.taken / 1e6, context.zone).replace(tzinfo=None)
     latest = (taken + timedelta(days=1) - _CLOCK_START) // _MICROSECOND
-    now, before = (_read_clock(f"{year}-" + texts, f"%Y-{layout}") for year in (taken.year, taken.year - 1))
-    return now.zip_with(now <= latest, before).set(now.is_null(), None)
+    now = _read_clock(f"{taken.year}-" + texts, f"%Y-{layout}")
+    later = (now > latest).arg_true()
+    before = _read_clock(f"{taken.year - 1}-" + texts.gather(later), f"%Y-{layout}")
+    return now.scatter(later, before) if len(later) else now
 
 
 def _read_clock(texts: pl.Series, layout: str) -> pl.Series:

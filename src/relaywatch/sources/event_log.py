@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import polars as pl
@@ -172,17 +173,24 @@ def _damaged(event: _Event, facts: SectionFacts) -> _Effect:
 def _process_start(event: _Event, facts: SectionFacts, skew_s: float) -> _Effect:
     """[user, pid, uid, process, what for, component]."""
     values = event.values
-    uid = uid_number(values[2]) if len(values) >= 5 else None
-    if uid is None:
+    component = values[5] if len(values) > 5 else ""
+    started = _started(values[2], values[3], values[4], component) if len(values) >= 5 else None
+    if started is None:
         return _damaged(event, facts)
-    component = values[5].strip("{}") if len(values) > 5 else ""
-    package = package_name(component.split("/")[0]) if "/" in component else None
-    package = package or package_name(values[3].split(":")[0])
-    detail = " ".join(part for part in (values[4], component) if part)
+    uid, package, detail = started
     kind = SignalKind.PROCESS_START
-    return lambda line, time: facts.signal(
-        line, kind, time, package=package, uid=uid, detail=detail, skew_s=skew_s
-    )  # fmt: skip
+    return lambda line, time: facts.signal(line, kind, time, package=package, uid=uid, detail=detail, skew_s=skew_s)
+
+
+@lru_cache(maxsize=1024)
+def _started(uid: str, process: str, purpose: str, component: str) -> tuple[int, str | None, str] | None:
+    """Uid, package and detail of a process that was started; None where it has no uid. Only pids differ every time."""
+    number, component = uid_number(uid), component.strip("{}")
+    if number is None:
+        return None
+    package = package_name(component.split("/")[0]) if "/" in component else None
+    detail = " ".join(part for part in (purpose, component) if part)
+    return number, package or package_name(process.split(":")[0]), detail
 
 
 def _subject(event: _Event, kind: SignalKind, user: str, component: str, facts: SectionFacts) -> Subject | None:
