@@ -11,21 +11,20 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import numpy as np
 import polars as pl
 
 from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
-from relaywatch.sources.android_section import DumpContext, Section
+from relaywatch.sources.android_section import DumpContext, Fact, Section
 from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Reading
 
 USER_UIDS: Final = 100_000
 LAST_UID: Final = 2**31 - 1
-SECOND_US: Final = 1_000_000
 LAST_INSTANT: Final = 253_402_300_800_000_000
 """End of the year 9999, us: no clock of a phone stands later."""
 UNKNOWN_ZONE_S: Final = 14 * 3600.0
@@ -150,10 +149,6 @@ def _offset(hour: int, zone: tzinfo) -> int | None:
     return first // _MICROSECOND if first is not None and first == last else None
 
 
-_Fact: TypeAlias = tuple[int, str | None, int | None, str | None, int, int | None]
-"""A signal's kind, package, uid, detail, start and end."""
-
-
 class SectionFacts:
     """Rows of one section with its provenance, and the account of its records. Lines are given by index from 0."""
 
@@ -167,7 +162,8 @@ class SectionFacts:
         self._without: dict[int, str] = {}
         self._signals: list[tuple[Any, ...]] = []
         self._count = 0
-        self._own: set[_Fact] = set()
+        self._elsewhere = context.told.any()
+        self._own: set[Fact] = set()
 
     def local_skew_s(self, stamp_s: float) -> float:
         """Skew bound of a local time that is written to so many seconds."""
@@ -205,25 +201,14 @@ class SectionFacts:
             self.left(line, UNDATED)
             return
         fact = (int(kind), package, uid, detail, start, end)
-        told = bool(self.context.told) and self._told(fact)
-        before = len(self._own)
-        if not told:
-            self._own.add(fact)
-        if len(self._own) == before:
+        if fact in self._own or (self._elsewhere and self.context.told.hold(self._device, fact)):
             self.left(line, TOLD)
             return
+        self._own.add(fact)
         if self._has_room(line):
             bound = self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s
             self._signals.append((line, *fact, int(observability), bound))
             self._with_rows.add(line)
-
-    def _told(self, fact: _Fact) -> bool:
-        """Whether another section gave the fact: one form of a list rounds to seconds, the other does not."""
-        kind, package, uid, detail, start, end = fact
-        subject = (self._device, kind, package, uid, detail)
-        starts = range(start // SECOND_US - 1, start // SECOND_US + 2)
-        ends = (None,) if end is None else range(end // SECOND_US - 1, end // SECOND_US + 2)
-        return any((*subject, first, last) in self.context.told for first in starts for last in ends)
 
     @property
     def _device(self) -> str:
@@ -262,11 +247,7 @@ class SectionFacts:
 
     def batches(self) -> list[Batch]:
         """All rows; counts the section's records."""
-        device = self._device
-        self.context.told.update(
-            (device, *subject, start // SECOND_US, None if end is None else end // SECOND_US)
-            for *subject, start, end in self._own
-        )
+        self.context.told.add(self._device, self._own)
         found = [*self._rows.batches(), *self._given_signals()]
         tally = self._reading.tally
         tally.met(len(self._with_rows | self._without.keys()))
