@@ -141,6 +141,7 @@ def _endpoint(text: str) -> tuple[str | None, int] | None:
     return None if address is None else (address, number)
 
 
+@lru_cache(maxsize=4096)
 def _kernel_address(text: str) -> str | None:
     """The kernel's hexadecimal address, 32-bit words in the phone's byte order (little-endian); None: unspecified."""
     words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]

@@ -147,7 +147,7 @@ class _Tables:
     def _read(self, line: str) -> tuple[int, int, bool, bool]:
         """A record's place, socket, whether it listens, and whether it is indented as the kernel's."""
         row = parse_row(line, self._section.name)
-        kernels = line[:1] in " \t" and is_kernels(line)
+        kernels = line[:1] in " \t" and (row is not None or is_kernels(line))
         if row is None:
             return _DAMAGED, BEYOND, False, kernels
         taken = place(row)
