@@ -47,7 +47,7 @@ class Intervals:
 
     def begin(self, line: int, subject: Subject, time: int, part: str = "") -> None:
         """The subject's interval begins, or a further part keeps it open."""
-        self._known.add((subject, part))
+        self._note(subject, part)
         running = self._open.get(subject)
         if running is None:
             self._open[subject] = _Open(line, time, {part})
@@ -73,7 +73,11 @@ class Intervals:
                 line, subject.kind, start, end=time, package=subject.package, uid=subject.uid, detail=subject.detail,
                 observability=Observability.INFERRED, skew_s=self._skew_s(),
             )  # fmt: skip
-        self._known.add((subject, part))
+        self._note(subject, part)
+
+    def _note(self, subject: Subject, part: str) -> None:
+        if self._span_start is not None:  # without a span nothing is inferred from what was never begun
+            self._known.add((subject, part))
 
     def open_of(self, kind: SignalKind) -> list[Subject]:
         """Subjects of a kind whose interval is open."""
