@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, TypeAlias
 
+import numpy as np
 import polars as pl
 
 from relaywatch.model.schemas import SignalKind
@@ -114,15 +115,20 @@ def _dated(lines: pl.DataFrame, facts: SectionFacts) -> pl.DataFrame:
 def _give_all(events: pl.DataFrame, facts: SectionFacts, skew_s: float) -> None:
     """The signals of all events, in the order of their lines."""
     intervals = Intervals(facts, None, lambda: skew_s)
-    encoded, tags = text(events["told"]), set[str]()
-    effects: list[_Effect] = []
-    for told in encoded.dictionary.to_pylist():
-        tag, _, value = told.partition(": ")
-        tags.add(tag.strip())
-        effects.append(_effect(_Event(tag.strip(), _values(value)), facts, intervals, skew_s))
+    encoded = text(events["told"])
+    told, numbers = encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+    repeated = (np.bincount(numbers, minlength=len(told)) > 1).tolist()
+    tags, effects = set[str](), dict[int, _Effect]()
     lines, times = events["line"].to_list(), events["time"].to_list()
-    for line, time, number in zip(lines, times, encoded.indices.to_pylist(), strict=True):
-        effects[number](line, time)
+    for line, time, number in zip(lines, times, numbers.tolist(), strict=True):
+        effect = effects.get(number)
+        if effect is None:
+            tag, _, value = told[number].partition(": ")
+            effect = _effect(_Event(tag.strip(), _values(value)), facts, intervals, skew_s)
+            tags.add(tag.strip())
+            if repeated[number]:
+                effects[number] = effect
+        effect(line, time)
     intervals.finish()
     if lines:
         shown = [SignalKind.PROCESS_START, SignalKind.FOREGROUND_UI]
