@@ -286,12 +286,24 @@ def _event_log(count: int, folder: Path) -> None:
             file.write(f"{time:%m-%d %H:%M:%S}.{time.microsecond // 1000:03d}  1000   929  1349 I {told}\n")
 
 
+def _battery_history(count: int, folder: Path) -> None:
+    """A battery history with -c: 50 apps come to the top and leave it in turn, with wake locks between."""
+    with (folder / "batterystats.txt").open("w", encoding="utf-8", newline="\n") as file:
+        file.write("9,0,i,vers,34,186,QP1A,QP1A\n")
+        file.writelines(f'9,hsp,{number},{10_100 + number},"com.example.app{number}"\n' for number in range(50))
+        file.write(f"9,h,0:RESET:TIME:{START_US // 1000}\n")
+        for number in range(count):
+            change = ("+Etp=", "+w=", "-Etp=", "-w=")[number % 4]
+            file.write(f"9,h,250,{change}{number // 4 % 50}\n")
+
+
 SECTIONS: Final[dict[str, Callable[[int, Path], object]]] = {
     "socket-polls": _sockets,
     "proc-net-polls": _kernel_tables,
     "usagestats": _usage,
     "netstats-text": _uid_buckets,
     "event-log": _event_log,
+    "batterystats": _battery_history,
 }
 """Text sections of Android dumps."""
 PATTERNS: Final = {
@@ -315,6 +327,7 @@ PATTERNS: Final = {
         r"^(\d\d-\d\d \d\d:\d\d:\d\d\.\d+)\s+(\d+)\s+(\d+)\s+(\d+) \w (\w+): (.*)$",
         ("time", "uid", "pid", "tid", "tag", "value"),
     ),
+    "batterystats": (r"^9,h,(\d+),(.*)$", ("after", "change")),
 }
 """What other tools extract of each line of a section, and the names of the groups."""
 
