@@ -17,7 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, cast
 
+import polars as pl
+
 from relaywatch.model.errors import SourceError
+from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import IdentifierKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.android_parsers import PARSERS
@@ -29,13 +32,14 @@ from relaywatch.sources.intrusion_logs import IntrusionLogs
 from relaywatch.sources.lines import shown
 from relaywatch.sources.netstats_binary import FILE_NAME, NetstatsBinary
 from relaywatch.sources.reading import HEAD_BYTES, FileReader, Head, Reading
+from relaywatch.sources.section_lines import Lines, read_columns
 
 MOST_MEMBERS: Final = 20_000
 MEMBER_BYTES: Final = 2 << 30
 INNER_ZIP_BYTES: Final = 1 << 30
 DEEPEST_ZIP: Final = 1
 """Archives within archives that are opened: an AndroidQF acquisition holds its bug report as one."""
-SNIFFED_BYTES: Final = 16_384
+PIECE_BYTES: Final = 65_536
 _MEMBER_READERS: Final[tuple[FileReader, ...]] = (IntrusionLogs(), AndroidQfPackages(), NetstatsBinary())
 """Other formats within an acquisition."""
 
@@ -68,14 +72,44 @@ class _File:
             except _DAMAGE as error:
                 raise _damaged(self.label, error) from error
 
-    def lines(self) -> Iterator[str]:
-        """Lines without their ends; what is no UTF-8 as U+FFFD. Raises SourceError at damage."""
+    def columns(self, reading: Reading) -> Iterator[pl.Series]:
+        """Lines as section_lines.read_columns gives them. Raises SourceError at damage, after what is before it."""
         with ExitStack() as stack:
             try:
-                for line in self.open(stack):
-                    yield line.decode("utf-8", "replace").rstrip("\r\n")
+                content = self.open(stack)
             except _DAMAGE as error:
                 raise _damaged(self.label, error) from error
+            steady = cast("BinaryIO", _Steady(content, self.label))
+            yield from read_columns(steady, Path(self.label), reading)
+
+
+class _Steady:
+    """Reads on in small pieces, so that what is before a damage is had; then raises SourceError."""
+
+    def __init__(self, stream: BinaryIO, label: str) -> None:
+        self._stream = stream
+        self._label = label
+        self._damage: SourceError | None = None
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; empty at the end."""
+        taken, have = [], 0
+        while have < size and self._damage is None:
+            try:
+                piece = self._stream.read(min(size - have, PIECE_BYTES))
+            except SourceError as damage:
+                self._damage = damage
+                break
+            except _DAMAGE as error:
+                self._damage = _damaged(self._label, error)
+                break
+            if not piece:
+                break
+            taken.append(piece)
+            have += len(piece)
+        if self._damage is not None and not taken:
+            raise self._damage
+        return b"".join(taken)
 
 
 _DAMAGE: Final = (
@@ -229,8 +263,7 @@ def _dump(files: Sequence[_File], name: str, place: str, reading: Reading) -> It
     scan = ContextScan()
     for file in texts:
         try:
-            for line in file.lines():
-                scan.take(line)
+            scan.read(file.columns(Reading(Quarantine())))
         except SourceError:
             continue  # told when its rows are read
     context = scan.context(reading.device, name)
@@ -255,7 +288,7 @@ def _named(scan: ContextScan, context: DumpContext, place: str, reading: Reading
 def _sections(file: _File, context: DumpContext, reading: Reading) -> Iterator[Batch]:
     """Rows of one text file; damage costs what comes after it."""
     try:
-        for section in sections(file.lines(), file.label):
+        for section in sections(Lines(file.columns(reading)), file.label):
             parser = PARSERS.get(section.name)
             if parser is not None:
                 yield from parser(section, context, reading)

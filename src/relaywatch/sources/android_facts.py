@@ -7,21 +7,24 @@ A record is a line (or the first line of a block) that states a fact. Uids as Us
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
+import polars as pl
+
 from relaywatch.model.schemas import Observability, SignalKind
-from relaywatch.model.tables import Batch
-from relaywatch.sources.android_section import DumpContext, Section
+from relaywatch.model.tables import Batch, batch
+from relaywatch.sources.android_section import DumpContext, Fact, Section
 from relaywatch.sources.context_rows import ContextRows
 from relaywatch.sources.lines import shown
 from relaywatch.sources.reading import Reading
 
 USER_UIDS: Final = 100_000
 LAST_UID: Final = 2**31 - 1
-SECOND_US: Final = 1_000_000
 LAST_INSTANT: Final = 253_402_300_800_000_000
 """End of the year 9999, us: no clock of a phone stands later."""
 UNKNOWN_ZONE_S: Final = 14 * 3600.0
@@ -36,6 +39,10 @@ DETAIL_CHARACTERS: Final = 300
 TOLD: Final = "told elsewhere in the same dump"
 UNDATED: Final = "the dump does not say when it was taken"
 _UID: Final = re.compile(r"(?:u(\d{1,5})([asi]))?(\d{1,10})\Z")
+_CLOCK_START: Final = datetime(1970, 1, 1)  # noqa: DTZ001 - of the device's clock, before its zone is counted in
+_MICROSECOND: Final = timedelta(microseconds=1)
+_HOUR_US: Final = 3_600_000_000
+_DAY_US: Final = 24 * _HOUR_US
 _KIND_BASE: Final = {"a": 10_000, "s": 0, "i": 99_000}
 _SPAN: Final = re.compile(r"[+-]?(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m(?!s))?(?:(\d{1,6})s)?(?:(\d{1,6})ms)?\Z")
 _PACKAGE: Final = re.compile(r"[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*\Z")
@@ -93,8 +100,53 @@ def _epoch_us(moment: datetime) -> int | None:
     return us if 0 <= us < LAST_INSTANT else None
 
 
-def _second(us: Any) -> int | None:  # noqa: ANN401 - an instant, or None
-    return None if us is None else int(us) // SECOND_US
+def local_instants(texts: pl.Series, layout: str, context: DumpContext) -> pl.Series:
+    """local_us of each text, null where it is none; layout: [%Y-]%m-%d %H:%M:%S[.%f].
+
+    Well-formed times are read together, the others, and those in an hour when the clocks change, one by one.
+    """
+    clock = _wall_clock(texts, layout, context)
+    found = clock - _offsets(clock, context)
+    found = found.set((found < 0) | (found >= LAST_INSTANT), None)
+    others = found.is_null().arg_true()
+    slow = [local_us(text, layout, context) for text in texts.gather(others).to_list()]
+    return found.scatter(others, pl.Series(slow, dtype=pl.Int64)) if slow else found
+
+
+def _wall_clock(texts: pl.Series, layout: str, context: DumpContext) -> pl.Series:
+    """What the device's clock showed, us since 1970 began on it; null where the text is not plainly in the layout."""
+    if layout.startswith("%Y-"):
+        return _read_clock(texts, layout)
+    if context.taken is None:
+        return pl.Series([None], dtype=pl.Int64).new_from_index(0, len(texts))
+    taken = datetime.fromtimestamp(context.taken / 1e6, context.zone).replace(tzinfo=None)
+    latest = (taken + timedelta(days=1) - _CLOCK_START) // _MICROSECOND
+    now = _read_clock(f"{taken.year}-" + texts, f"%Y-{layout}")
+    later = (now > latest).arg_true()
+    before = _read_clock(f"{taken.year - 1}-" + texts.gather(later), f"%Y-{layout}")
+    return now.scatter(later, before) if len(later) else now
+
+
+def _read_clock(texts: pl.Series, layout: str) -> pl.Series:
+    fraction = r"\.[0-9]{1,6}" if layout.endswith(".%f") else ""
+    plain = texts.str.contains(rf"^[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}} [0-9]{{2}}:[0-9]{{2}}:[0-5][0-9]{fraction}$")
+    read = texts.str.to_datetime(layout.replace(".%f", "%.f"), time_unit="us", strict=False).dt.epoch("us")
+    return read.set(~plain | (read < -_DAY_US), None)
+
+
+def _offsets(clock: pl.Series, context: DumpContext) -> pl.Series:
+    """What the device's zone was ahead of UTC then, us; null where that changed within the hour."""
+    hours = clock // _HOUR_US
+    distinct = hours.drop_nulls().unique().to_list()
+    offsets = [_offset(hour, context.zone) for hour in distinct]
+    return hours.replace_strict(distinct, offsets, default=None, return_dtype=pl.Int64)
+
+
+def _offset(hour: int, zone: tzinfo) -> int | None:
+    begin = _CLOCK_START + hour * timedelta(hours=1)
+    ends = (begin, begin + timedelta(hours=1) - _MICROSECOND)
+    first, last = (moment.replace(tzinfo=zone).utcoffset() for moment in ends)
+    return first // _MICROSECOND if first is not None and first == last else None
 
 
 class SectionFacts:
@@ -108,7 +160,10 @@ class SectionFacts:
         self._app_ids = {name: app for app, names in context.packages.items() for name in names}
         self._with_rows: set[int] = set()
         self._without: dict[int, str] = {}
-        self._own: set[tuple[object, ...]] = set()
+        self._signals: list[tuple[Any, ...]] = []
+        self._count = 0
+        self._elsewhere = context.told.any()
+        self._own: set[Fact] = set()
 
     def local_skew_s(self, stamp_s: float) -> float:
         """Skew bound of a local time that is written to so many seconds."""
@@ -145,22 +200,15 @@ class SectionFacts:
         if start is None:
             self.left(line, UNDATED)
             return
-        subject = (self._device, kind, package, uid, detail)
-        if (*subject, start, end) in self._own or self._told(subject, start, end):
+        fact = (int(kind), package, uid, detail, start, end)
+        if fact in self._own or (self._elsewhere and self.context.told.hold(self._device, fact)):
             self.left(line, TOLD)
             return
-        self._own.add((*subject, start, end))
-        self._add("signals", line, {
-            "kind": int(kind), "start_time": start, "end_time": end, "observability": int(observability),
-            "android_package": package, "android_uid": uid, "detail": detail and detail[:DETAIL_CHARACTERS],
-            "clock_skew_bound_s": self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s,
-        })  # fmt: skip
-
-    def _told(self, subject: tuple[object, ...], start: int, end: int | None) -> bool:
-        """Whether another section gave the fact: one form of a list rounds to seconds, the other does not."""
-        starts = range(start // SECOND_US - 1, start // SECOND_US + 2)
-        ends = (None,) if end is None else range(end // SECOND_US - 1, end // SECOND_US + 2)
-        return any((*subject, first, last) in self.context.told for first in starts for last in ends)
+        self._own.add(fact)
+        if self._has_room(line):
+            bound = self.context.skew_bound_s + DUMP_TAKES_S if skew_s is None else skew_s
+            self._signals.append((line, *fact, int(observability), bound))
+            self._with_rows.add(line)
 
     @property
     def _device(self) -> str:
@@ -176,14 +224,16 @@ class SectionFacts:
 
     def inventory(self, line: int, **values: Any) -> None:  # noqa: ANN401 - any column
         """One row of the inventory."""
-        self._add("inventory", line, values)
+        if self._has_room(line):
+            self._rows.add("inventory", self._section.first_line + line, self._device, **values)
+            self._with_rows.add(line)
 
-    def _add(self, table: Any, line: int, values: Mapping[str, Any]) -> None:  # noqa: ANN401 - a table's name
-        if len(self._rows) >= MOST_ROWS:
-            self.left(line, f"beyond the {MOST_ROWS} rows that one section may give")
-            return
-        self._rows.add(table, self._section.first_line + line, self._device, **values)
-        self._with_rows.add(line)
+    def _has_room(self, line: int) -> bool:
+        if self._count < MOST_ROWS:
+            self._count += 1
+            return True
+        self.left(line, f"beyond the {MOST_ROWS} rows that one section may give")
+        return False
 
     def left(self, line: int, reason: str) -> None:
         """The line is a sound record without a row of its own."""
@@ -197,12 +247,31 @@ class SectionFacts:
 
     def batches(self) -> list[Batch]:
         """All rows; counts the section's records."""
-        for *subject, start, end in self._own:
-            self.context.told.add((*subject, _second(start), _second(end)))
-        tally, found = self._reading.tally, self._rows.batches()
+        self.context.told.add(self._device, self._own)
+        found = [*self._rows.batches(), *self._given_signals()]
+        tally = self._reading.tally
         tally.met(len(self._with_rows | self._without.keys()))
         tally.gave(found)
-        for line, reason in self._without.items():
-            if line not in self._with_rows:
-                tally.left(reason, 1)
+        reasons = Counter(reason for line, reason in self._without.items() if line not in self._with_rows)
+        for reason, records in reasons.items():
+            tally.left(reason, records)
         return found
+
+    def _given_signals(self) -> Iterator[Batch]:
+        if self._signals:
+            lines, kinds, packages, uids, details, starts, ends, observed, skews = zip(*self._signals, strict=True)
+            columns = {
+                "device_uid": self._device,
+                "source": self._section.source,
+                "clock": "device",
+                "position": np.array(lines, np.int64) + self._section.first_line,
+                "kind": kinds,
+                "start_time": starts,
+                "end_time": ends,
+                "observability": observed,
+                "android_package": packages,
+                "android_uid": uids,
+                "detail": [detail and detail[:DETAIL_CHARACTERS] for detail in details],
+                "clock_skew_bound_s": skews,
+            }
+            yield batch("signals", columns, length=len(lines))

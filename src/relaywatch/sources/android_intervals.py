@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from relaywatch.model.schemas import Observability, SignalKind
 from relaywatch.sources.android_facts import SectionFacts
@@ -21,8 +22,7 @@ class _Open:
     parts: set[str] = field(default_factory=set)
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(NamedTuple):
     """Whose interval it is, and of which kind."""
 
     kind: SignalKind
@@ -42,14 +42,16 @@ class Intervals:
         self._span_start = span_start
         self._skew_s = skew_s
         self._open: dict[Subject, _Open] = {}
+        self._of_kind: dict[SignalKind, dict[Subject, None]] = defaultdict(dict)
         self._known: set[tuple[Subject, str]] = set()
 
     def begin(self, line: int, subject: Subject, time: int, part: str = "") -> None:
         """The subject's interval begins, or a further part keeps it open."""
-        self._known.add((subject, part))
+        self._note(subject, part)
         running = self._open.get(subject)
         if running is None:
             self._open[subject] = _Open(line, time, {part})
+            self._of_kind[subject.kind][subject] = None
         else:
             running.parts.add(part)
             self._facts.left(line, "continues what an earlier line began")
@@ -61,7 +63,7 @@ class Intervals:
             running.parts.discard(part)
             self._facts.left(line, ENDS)
             if not running.parts:
-                del self._open[subject]
+                self._close(subject)
                 self._give(subject, running, time)
         elif (subject, part) in self._known or self._span_start is None:
             self._facts.left(line, ENDS)
@@ -71,17 +73,21 @@ class Intervals:
                 line, subject.kind, start, end=time, package=subject.package, uid=subject.uid, detail=subject.detail,
                 observability=Observability.INFERRED, skew_s=self._skew_s(),
             )  # fmt: skip
-        self._known.add((subject, part))
+        self._note(subject, part)
+
+    def _note(self, subject: Subject, part: str) -> None:
+        if self._span_start is not None:  # without a span nothing is inferred from what was never begun
+            self._known.add((subject, part))
 
     def open_of(self, kind: SignalKind) -> list[Subject]:
         """Subjects of a kind whose interval is open."""
-        return [subject for subject in self._open if subject.kind == kind]
+        return list(self._of_kind[kind])
 
     def close(self, subjects: Iterable[Subject], time: int) -> None:
         """These end together, as all do when the device shuts down."""
         for subject in list(subjects):
-            running = self._open.pop(subject, None)
-            if running is not None:
+            if subject in self._open:
+                running = self._close(subject)
                 self._give(subject, running, max(time, running.start))
 
     def close_all(self, time: int) -> None:
@@ -93,6 +99,11 @@ class Intervals:
         for subject, running in self._open.items():
             self._give(subject, running, None)
         self._open.clear()
+        self._of_kind.clear()
+
+    def _close(self, subject: Subject) -> _Open:
+        del self._of_kind[subject.kind][subject]
+        return self._open.pop(subject)
 
     def _give(self, subject: Subject, running: _Open, end: int | None) -> None:
         # A clock that was set back in between would let the interval end before its begin.

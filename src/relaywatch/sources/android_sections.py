@@ -11,13 +11,15 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from relaywatch.sources.android_section import DumpContext, Section
+import polars as pl
 
-LINE_CHARACTERS: Final = 65_536
-"""A longer line is cut: no section that is read has such."""
+from relaywatch.sources.android_section import DumpContext, Section
+from relaywatch.sources.section_lines import Lines, line_columns
+
 SECTION_LINES: Final = 2_000_000
 MOST_PACKAGES: Final = 100_000
 UNKNOWN_ZONE_S: Final = 14 * 3600.0
@@ -59,6 +61,10 @@ _FIRST_LINES: Final = (
 )
 """How the output of one command or service begins."""
 PROBED_LINES: Final = 60
+_MARK: Final = "^(?:-{6}|DUMP OF SERVICE )"
+"""Lines that may be a heading or an end; the patterns above decide."""
+_SAYING: Final = r"^(?:\[|== dumpstate:|-{6}|package:| [\s\x1c-\x1f]*(?:Package \[|userId=|appId=))"
+"""Lines that may say what holds for all sections; ContextScan.take decides."""
 
 
 def section_name(title: str, command: str) -> str:
@@ -97,35 +103,48 @@ class _Open:
     name: str
     command: str
     first_line: int
-    lines: list[str] = field(default_factory=list)
+    columns: list[pl.Series] = field(default_factory=list)
+    count: int = 0
+
+    def take(self, column: pl.Series) -> None:
+        """Its next lines; those beyond SECTION_LINES are dropped."""
+        taken = column.head(SECTION_LINES - self.count)
+        if len(taken):
+            self.columns.append(taken)
+            self.count += len(taken)
+
+    def closed(self, source: str) -> Iterator[Section]:
+        """The section, if it has lines."""
+        if self.count:
+            lines = Lines(self.columns)
+            name = self.name or name_of(islice(lines, PROBED_LINES)) or ""
+            yield Section(name, self.command, source, self.first_line, lines)
 
 
 def sections(lines: Iterable[str], source: str) -> Iterator[Section]:
     """The sections of one file, in order. A file without headings is one section, if its first lines are known."""
     held = _Open("", "", 1)
-    title = ""
-    for number, line in enumerate(lines, 1):
-        heading = _TITLE.match(line) or _SERVICE.match(line)
-        if heading is not None:
-            if held.lines:
-                yield _closed(held, source)
+    title, number = "", 1
+    for column in line_columns(lines):
+        begin = 0
+        marks = column.str.contains(_MARK).arg_true()
+        for at, line in zip(marks.to_list(), column.gather(marks).to_list(), strict=True):
+            heading = _TITLE.match(line) or _SERVICE.match(line)
+            if heading is None and _END.fullmatch(line) is None:
+                continue
+            held.take(column[begin:at])
+            yield from held.closed(source)
+            begin = at + 1
+            if heading is None:
+                held = _Open("", "", number + begin)
+                continue
             service = heading.re is _SERVICE
             title = title if service else heading[2]
             name = heading[1] if service else section_name(heading[1], heading[2])
-            held = _Open(name, f"dumpsys {name}" if service else heading[2], number + 1)
-        elif _END.fullmatch(line) is not None:
-            if held.lines:
-                yield _closed(held, source)
-            held = _Open("", "", number + 1)
-        elif len(held.lines) < SECTION_LINES:
-            held.lines.append(line[:LINE_CHARACTERS])
-    if held.lines:
-        yield _closed(held, source)
-
-
-def _closed(held: _Open, source: str) -> Section:
-    name = held.name or name_of(held.lines[:PROBED_LINES]) or ""
-    return Section(name, held.command, source, held.first_line, held.lines)
+            held = _Open(name, f"dumpsys {name}" if service else heading[2], number + begin)
+        held.take(column[begin:])
+        number += len(column)
+    yield from held.closed(source)
 
 
 @dataclass(slots=True)
@@ -136,6 +155,12 @@ class ContextScan:
     packages: dict[int, set[str]] = field(default_factory=lambda: defaultdict(set))
     local_time: str | None = None
     _package: str | None = None
+
+    def read(self, columns: Iterable[pl.Series]) -> None:
+        """The lines of one file."""
+        for column in columns:
+            for line in column.filter(column.str.contains(_SAYING)).to_list():
+                self.take(line)
 
     def take(self, line: str) -> None:
         """One line of any file."""

@@ -1,204 +1,205 @@
 """Socket tables of a phone: netstat, ss and /proc/net, one table or many polled ones, as flows and listeners.
 
-Formats: toybox and net-tools netstat (-npWae and the old form without owner), iproute2 ss (-eionptu), the kernel's
-proc_net_tcp. A table says who owns a socket and that it was open then. An established connection whose local port the
-same uid listens on was accepted; who opened the others is inferred too. In a polled log, each table comes after a line
-with the time; a socket in successive tables is one connection, from when it was first seen until it was last seen.
+A table says who owns a socket and that it was open then. An established connection whose local port the same uid
+listens on was accepted; who opened the others is inferred too. In a polled log, each table comes after a line with the
+time; a socket in successive tables is one connection, from when it was first seen until it was last seen.
+
+Polled tables repeat themselves for hours: each distinct line of a piece of the file is read once (socket_rows), and
+what the lines say together is worked out in columns (socket_sightings).
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
 
 from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.android_section import DumpContext, Section
-from relaywatch.sources.columns import LAST_SECOND, canonical_address
+from relaywatch.sources.columns import LAST_SECOND, text
 from relaywatch.sources.reading import Reading
+from relaywatch.sources.section_lines import line_columns
+from relaywatch.sources.socket_rows import OPEN, PROTOCOLS, Place, is_kernels, parse_row, place
+from relaywatch.sources.socket_sightings import BEYOND, MOST_SOCKETS, NO_COUNT, Numbers, Sightings
 
-PAUSE_US: Final = 120_000_000
-"""A socket not seen for so long is another one when it comes again: the idle time that splits flows elsewhere."""
-MOST_SOCKETS: Final = 500_000
-"""Sockets of one dump; more do not fit a phone."""
-_PROTOCOLS: Final = {"tcp": 6, "tcp6": 6, "udp": 17, "udp6": 17, "udplite": 136, "raw": 255, "raw6": 255, "icmp": 1}
-_OPEN: Final = frozenset(
-    [
-        "ESTABLISHED",
-        "ESTAB",
-        "CLOSE_WAIT",
-        "FIN_WAIT1",
-        "FIN_WAIT2",
-        "LAST_ACK",
-        "CLOSING",
-        "FIN-WAIT-1",
-        "FIN-WAIT-2",
-        "CLOSE-WAIT",
-        "LAST-ACK",
-    ]
-)
-_TRIED: Final = frozenset({"SYN_SENT", "SYN-SENT", "SYN_RECV", "SYN-RECV"})
-_BOUND: Final = frozenset({"LISTEN", "UNCONN", "CLOSE", ""})
-_KERNEL_STATES: Final = {
-    1: "ESTABLISHED", 2: "SYN_SENT", 3: "SYN_RECV", 4: "FIN_WAIT1", 5: "FIN_WAIT2", 6: "TIME_WAIT", 7: "CLOSE",
-    8: "CLOSE_WAIT", 9: "LAST_ACK", 10: "LISTEN", 11: "CLOSING",
-}  # fmt: skip
-_NETSTAT: Final = re.compile(
-    r"(tcp6?|udp6?|udplite|raw6?|icmp)\s+\d+\s+\d+\s+(\S+)\s+(\S+)"
-    r"(?:\s+([A-Z][A-Z_0-9]+|\d{1,2}(?=\s+\w+\s+\d+\s)))?(?:\s+(\w+)\s+\d+\s+\S.*)?\s*",
-    re.ASCII,
-)
-_SS: Final = re.compile(
-    r"(?:(tcp|udp|raw|icmp6?)\s+)?(ESTAB|LISTEN|UNCONN|SYN-SENT|SYN-RECV|FIN-WAIT-[12]|TIME-WAIT|CLOSE-WAIT|LAST-ACK|CLOSING)"
-    r"\s+\d+\s+\d+\s+(\S+)\s+(\S+)(.*)",
-    re.ASCII,
-)
-_PROC: Final = re.compile(
-    r"\s*\d+: ([0-9A-Fa-f]{8}|[0-9A-Fa-f]{32}):([0-9A-Fa-f]{4}) ([0-9A-Fa-f]{8}|[0-9A-Fa-f]{32}):([0-9A-Fa-f]{4})"
-    r" ([0-9A-Fa-f]{2}) \S+ \S+ \S+\s+(\d+)\s+\d+\s+\d+.*"
-)
-_RECORD: Final = re.compile(r"\s*(?:tcp6?|udp6?|udplite|raw6?|icmp6?|ESTAB|LISTEN|UNCONN|SYN-|TIME-WAIT|\d+: )")
+__all__ = ["parse_row", "parse_sockets"]
+
+_RECORD: Final = r"^[ \t\r\f\v]*(?:tcp6?|udp6?|udplite|raw6?|icmp6?|ESTAB|LISTEN|UNCONN|SYN-|TIME-WAIT|[0-9]+: )"
+_MAYBE_TIME: Final = r"^[#>=* -]*\d{4}"
 _TIME: Final = re.compile(
     r"(?:[#>=* -]*)(\d{9,10}(?:\.\d+)?|\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d+)?(?: ?Z| ?[+-]\d\d:?\d\d)?)\s*"
 )
-_OWNER: Final = re.compile(r"uid:(\d+)")
-_SENT: Final = re.compile(r"bytes_acked:(\d+)")
-_RECEIVED: Final = re.compile(r"bytes_received:(\d+)")
-_NAMED: Final = re.compile(r"u(\d+)_a(\d+)")
-_SYSTEM: Final = {"root": 0, "system": 1000, "radio": 1001, "shell": 2000}
-USER_ID_UIDS: Final = 100_000
-FIRST_APP_ID: Final = 10_000
-LAST_UID: Final = 2**31 - 1
-
-
-class Row(NamedTuple):
-    """One line of a table. remote_port 0: any; uid -1: not shown; bytes None: not shown."""
-
-    protocol: int
-    state: str
-    local_ip: str | None
-    local_port: int
-    remote_ip: str | None
-    remote_port: int
-    uid: int
-
-
-@dataclass(slots=True)
-class _Seen:
-    """A socket as the tables show it. first, last: us; position: line of the first."""
-
-    first: int
-    last: int
-    position: int
-    bytes_out: int | None = None
-    bytes_in: int | None = None
-
-
-@dataclass(slots=True)
-class _Tables:
-    """Everything that the tables of one section show."""
-
-    connections: dict[Row, _Seen] = field(default_factory=dict)
-    ended: list[tuple[Row, _Seen]] = field(default_factory=list)
-    bound: dict[tuple[int, int, int], _Seen] = field(default_factory=dict)
-    listening: set[tuple[int, int]] = field(default_factory=set)
-    times: list[int] = field(default_factory=list)
+_BELOW: Final = r"^(?:[ \t]|$)"
+"""A line that goes on with the socket above it, as ss -i writes them; the kernel indents its records too."""
+_COUNTS: Final = "bytes_(?:acked|received):[0-9]"
+_SENT: Final = "bytes_acked:([0-9]{1,15})"
+_RECEIVED: Final = "bytes_received:([0-9]{1,15})"
+_NO_ROW: Final = "no socket as netstat, ss or the kernel writes it"
+_NO_TIME: Final = "a socket table without a time before it"
+_DAMAGED: Final = 0
+"""In place of a Place: the line is a record that cannot be read."""
+_HELD: Final = (Place.CONNECTION, Place.BOUND)
+_UNKNOWN: Final = -1
+"""In place of a time."""
+Mask = npt.NDArray[np.bool_]
 
 
 def parse_sockets(section: Section, context: DumpContext, reading: Reading) -> Iterator[Batch]:
     """Flows of connected sockets, LISTENER and RAW_SOCKET signals, and a CAPTURE over the time of polled tables."""
-    tables = _Tables()
-    now, row = context.taken, None
-    for number, line in enumerate(section.lines, section.first_line):
-        stamp = _TIME.fullmatch(line)
-        if stamp is not None:
-            now, row = _instant(stamp[1], context), None
-            if now is not None:
-                tables.times.append(now)
-        elif row is not None and line[:1] in " \t" and _PROC.fullmatch(line) is None:
-            _add_bytes(tables, row, line)
-        elif _RECORD.match(line):
-            reading.tally.met(1)
-            row = parse_row(line, section.name)
-            if row is None:
-                reading.quarantine.add(
-                    section.source, f"line {number}", "no socket as netstat, ss or the kernel writes it"
-                )
-            elif now is None:
-                reading.quarantine.add(section.source, f"line {number}", "a socket table without a time before it")
-                row = None
-            else:
-                row = _taken(tables, row, now, number, reading)
-                if row is not None:
-                    _add_bytes(tables, row, line)
+    tables = _Tables(section, context, reading)
+    for column in line_columns(section.lines):
+        tables.take(column)
     yield from _batches(tables, section, context, reading)
 
 
-def parse_row(line: str, name: str = "") -> Row | None:
-    """One line of a table; None where it is none. name: the table's file for /proc/net, which does not name it."""
-    row = _parsed(line, name)
-    return row if row is not None and row.uid <= LAST_UID else None
+@dataclass(slots=True)
+class _Piece:
+    """Some lines, as one array each. time: of the table, us; place, socket, listens: of records."""
+
+    stamp: Mask
+    record: Mask
+    below: Mask
+    time: Numbers
+    place: npt.NDArray[np.int8]
+    socket: Numbers
+    listens: Mask
+    kernels: Mask
+
+    def of(self, taken: Place) -> Mask:
+        """Sound records of this place, sockets beyond the first MOST_SOCKETS left out."""
+        held = self.socket != BEYOND if taken in _HELD else True
+        of: Mask = self.sound() & (self.place == taken) & held
+        return of
+
+    def sound(self) -> Mask:
+        """Records that can be read, and placed in time."""
+        sound: Mask = self.record & (self.place != _DAMAGED) & (self.time != _UNKNOWN)
+        return sound
 
 
-def _parsed(line: str, name: str) -> Row | None:
-    if (found := _NETSTAT.fullmatch(line)) is not None:
-        return _row(_PROTOCOLS[found[1]], found[4] or "", found[2], found[3], _uid(found[5]))
-    if (found := _SS.fullmatch(line)) is not None:
-        owner = _OWNER.search(found[5])
-        protocol = _PROTOCOLS.get((found[1] or "tcp").removesuffix("6"), 6)
-        # ss leaves the owner out where it is root.
-        return _row(protocol, found[2], found[3], found[4], int(owner[1]) if owner else 0)
-    if (found := _PROC.fullmatch(line)) is not None:
-        protocol = _PROTOCOLS.get(name.rpartition("/")[2], 6)
-        state = _KERNEL_STATES.get(int(found[5], 16), "")
-        local, remote = _kernel_address(found[1]), _kernel_address(found[3])
-        return Row(protocol, state, local, int(found[2], 16), remote, int(found[4], 16), int(found[6]))
-    return None
+class _Tables:
+    """Everything that the tables of one section show; its lines come in pieces, however they are cut."""
 
+    def __init__(self, section: Section, context: DumpContext, reading: Reading) -> None:
+        self.sightings = Sightings()
+        self.times: list[int] = []
+        self._section = section
+        self._context = context
+        self._reading = reading
+        self._next_line = section.first_line
+        self._time = _UNKNOWN if context.taken is None else context.taken
+        self._above = -1
+        """Number of the sighting of a connection that lines below go on with; -1: none."""
 
-def _row(protocol: int, state: str, local: str, remote: str, uid: int) -> Row | None:
-    ends = _endpoint(local), _endpoint(remote)
-    if ends[0] is None or ends[1] is None:
-        return None
-    return Row(protocol, state, *ends[0], *ends[1], uid)
+    def take(self, lines: pl.Series) -> None:
+        """The next lines."""
+        piece = self._piece(lines)
+        self._leave_continuations(piece)
+        self._account(piece)
+        above = self._see(piece)
+        self._add_bytes(lines, piece, above)
+        self._next_line += len(lines)
+        self._time, self._above = int(piece.time[-1]), int(above[-1])
 
+    def _piece(self, lines: pl.Series) -> _Piece:
+        """What each line is by itself."""
+        stamp, instants = self._stamps(lines)
+        record = lines.str.contains(_RECORD).to_numpy() & ~stamp
+        codes = np.zeros((4, len(lines)), np.int64)
+        if record.any():
+            # Each distinct line is read once: a poll repeats most of the one before.
+            encoded = text(lines.filter(pl.Series(record)))
+            read = np.array([self._read(line) for line in encoded.dictionary.to_pylist()], np.int64)
+            codes[:, record] = read[encoded.indices.to_numpy()].T
+        places, sockets, listens, kernels = codes
+        return _Piece(
+            stamp=stamp,
+            record=record,
+            below=lines.str.contains(_BELOW).to_numpy(),
+            time=np.array([self._time, *instants], np.int64)[np.cumsum(stamp)],
+            place=places.astype(np.int8),
+            socket=sockets,
+            listens=listens.astype(np.bool_),
+            kernels=kernels.astype(np.bool_),
+        )
 
-def _endpoint(text: str) -> tuple[str | None, int] | None:
-    """Address and port of "1.2.3.4:80", "[::1]:80", "::1:80", "*:*", "fe80::1%wlan0:80"; None where it is none."""
-    host, _, port = text.rpartition(":")
-    if port != "*" and not (port.isdigit() and len(port) <= 5 and int(port) <= 65_535):
-        return None
-    number = 0 if port == "*" else int(port)
-    if host in {"*", "", "::", "[::]", "0.0.0.0"}:  # noqa: S104 - the unspecified address, read and not bound
-        return None, number
-    address = canonical_address(host.strip("[]"))
-    return None if address is None else (address, number)
+    def _stamps(self, lines: pl.Series) -> tuple[Mask, list[int]]:
+        """Which lines say the time of the table after them, and the times."""
+        stamp, instants = np.zeros(len(lines), np.bool_), []
+        likely = lines.str.contains(_MAYBE_TIME).arg_true()
+        for at, line in zip(likely.to_list(), lines.gather(likely).to_list(), strict=True):
+            found = _TIME.fullmatch(line)
+            if found is not None:
+                stamp[at] = True
+                instant = _instant(found[1], self._context)
+                instants.append(_UNKNOWN if instant is None else instant)
+        self.times += [instant for instant in instants if instant != _UNKNOWN]
+        return stamp, instants
 
+    def _read(self, line: str) -> tuple[int, int, bool, bool]:
+        """A record's place, socket, whether it listens, and whether it is indented as the kernel's."""
+        row = parse_row(line, self._section.name)
+        kernels = line[:1] in " \t" and (row is not None or is_kernels(line))
+        if row is None:
+            return _DAMAGED, BEYOND, False, kernels
+        taken = place(row)
+        if taken == Place.CONNECTION:
+            return taken, self.sightings.connection(row), False, kernels
+        number = self.sightings.bound_socket(row) if taken == Place.BOUND else BEYOND
+        return taken, number, row.state == "LISTEN", kernels
 
-def _kernel_address(text: str) -> str | None:
-    """The kernel's hexadecimal address, 32-bit words in the phone's byte order (little-endian); None: unspecified."""
-    words = [bytes.fromhex(text[at : at + 8])[::-1] for at in range(0, len(text), 8)]
-    packed = b"".join(words)
-    if not any(packed):
-        return None
-    if len(packed) == 4:
-        return ".".join(map(str, packed))
-    return canonical_address(":".join(packed[at : at + 2].hex() for at in range(0, 16, 2)))
+    def _leave_continuations(self, piece: _Piece) -> None:
+        """Indented lines below a connection go on with it, whatever word they begin with."""
+        unclear = piece.record & piece.below & ~piece.kernels
+        if not unclear.any():
+            return
+        within, shows = self._above >= 0, piece.of(Place.CONNECTION)
+        for at in np.flatnonzero(piece.record | piece.stamp).tolist():
+            if within and unclear[at]:
+                piece.record[at] = False
+            else:
+                within = bool(shows[at])
 
+    def _account(self, piece: _Piece) -> None:
+        """Count the records; those that cannot be read or placed go to quarantine."""
+        tally, damaged = self._reading.tally, piece.place == _DAMAGED
+        tally.met(int(piece.record.sum()))
+        for at in np.flatnonzero(piece.record & ~piece.sound()).tolist():
+            reason = _NO_ROW if damaged[at] else _NO_TIME
+            self._reading.quarantine.add(self._section.source, f"line {self._next_line + at}", reason)
+        tally.left("a closed socket without an owner", int(piece.of(Place.CLOSED).sum()))
+        tally.left("a socket between programs of the phone", int(piece.of(Place.OF_THE_PHONE).sum()))
+        beyond = piece.sound() & np.isin(piece.place, _HELD) & (piece.socket == BEYOND)
+        tally.left(f"a socket beyond the first {MOST_SOCKETS}", int(beyond.sum()))
 
-def _uid(owner: str | None) -> int:
-    """A uid as a number, or as Android names it (u10_a351); -1 where it is not shown."""
-    if owner is None:
-        return -1
-    if owner.isdigit():
-        return int(owner) if len(owner) <= 9 else -1
-    named = _NAMED.fullmatch(owner)
-    if named is not None and len(owner) <= 12:
-        return int(named[1]) * USER_ID_UIDS + FIRST_APP_ID + int(named[2])
-    return _SYSTEM.get(owner, -1)
+    def _see(self, piece: _Piece) -> Numbers:
+        """Note the sightings; for each line the number of the connection's sighting that it shows or goes on with."""
+        shows, bound = piece.of(Place.CONNECTION), piece.of(Place.BOUND)
+        positions = np.arange(len(shows)) + self._next_line
+        numbers = np.where(shows, self.sightings.count - 1 + np.cumsum(shows), -1)
+        last = np.maximum.accumulate(np.where(piece.stamp | piece.record, np.arange(len(shows)), -1))
+        self.sightings.see_connections(piece.socket[shows], piece.time[shows], positions[shows])
+        self.sightings.see_bound(piece.socket[bound], piece.time[bound], positions[bound], piece.listens[bound])
+        return np.where(last >= 0, numbers[last], self._above)
+
+    def _add_bytes(self, lines: pl.Series, piece: _Piece, above: Numbers) -> None:
+        """Byte counts that ss gives with a connection, in its line or those below."""
+        goes_on = piece.below & ~piece.stamp & ~piece.record
+        wanted = lines.str.contains(_COUNTS).to_numpy() & (above >= 0) & (piece.record | goes_on)
+        if wanted.any():
+            shown = lines.filter(pl.Series(wanted)).to_frame("line").select(
+                pl.col("line").str.extract(pattern).cast(pl.Int64).fill_null(NO_COUNT).alias(name)
+                for name, pattern in (("sent", _SENT), ("received", _RECEIVED))
+            )  # fmt: skip
+            self.sightings.count_bytes(above[wanted], shown["sent"].to_numpy(), shown["received"].to_numpy())
 
 
 def _instant(text: str, context: DumpContext) -> int | None:
@@ -214,57 +215,15 @@ def _instant(text: str, context: DumpContext) -> int | None:
     return round(seconds * 1_000_000) if 0 <= seconds <= LAST_SECOND else None
 
 
-def _taken(tables: _Tables, row: Row, now: int, number: int, reading: Reading) -> Row | None:
-    """Put a row where it belongs; the row where it is a connection."""
-    if row.protocol == _PROTOCOLS["raw"] or (row.state in _BOUND and row.remote_ip is None):
-        _extend(tables.bound, (row.protocol, row.local_port, row.uid), now, number, reading)
-        if row.state == "LISTEN":
-            tables.listening.add((row.uid, row.local_port))
-        return None
-    if row.state not in _OPEN | _TRIED and row.protocol == _PROTOCOLS["tcp"]:
-        reading.tally.left("a closed socket without an owner", 1)
-        return None
-    if row.remote_ip is None or _loopback(row.remote_ip):
-        reading.tally.left("a socket between programs of the phone", 1)
-        return None
-    held = tables.connections.get(row)
-    if held is not None and now - held.last > PAUSE_US:
-        tables.ended.append((row, tables.connections.pop(row)))
-    _extend(tables.connections, row, now, number, reading)
-    return row if row in tables.connections else None
-
-
-def _extend(held: dict[Any, _Seen], key: object, now: int, number: int, reading: Reading) -> None:
-    seen = held.get(key)
-    if seen is not None:
-        seen.first, seen.last = min(seen.first, now), max(seen.last, now)
-        reading.tally.left("seen again in a later table", 1)
-    elif len(held) < MOST_SOCKETS:
-        held[key] = _Seen(now, now, number)
-    else:
-        reading.tally.left(f"a socket beyond the first {MOST_SOCKETS}", 1)
-
-
-def _loopback(address: str) -> bool:
-    return address.startswith("127.") or address == "::1"
-
-
-def _add_bytes(tables: _Tables, row: Row, line: str) -> None:
-    """Byte counts that ss gives on the line below."""
-    seen = tables.connections.get(row)
-    if seen is not None:
-        sent, received = _SENT.search(line), _RECEIVED.search(line)
-        seen.bytes_out = int(sent[1][:15]) if sent else seen.bytes_out
-        seen.bytes_in = int(received[1][:15]) if received else seen.bytes_in
-
-
 def _batches(tables: _Tables, section: Section, context: DumpContext, reading: Reading) -> Iterator[Batch]:
-    found = [*tables.ended, *tables.connections.items()]
+    sightings = tables.sightings
+    connected, bound = sightings.connected(), sightings.listeners()
+    reading.tally.left("seen again in a later table", sightings.total - connected.height - bound.height)
     batches = []
-    if found:
-        batches.append(_flows(found, tables, section, context))
-    if tables.bound:
-        batches.append(_signals(tables, section, context))
+    if connected.height:
+        batches.append(_flows(sightings, connected, bound, section, context))
+    if bound.height:
+        batches.append(_signals(sightings, bound, section, context))
     reading.tally.gave(batches)
     yield from batches
     if len(tables.times) > 1:
@@ -279,47 +238,64 @@ def _batches(tables: _Tables, section: Section, context: DumpContext, reading: R
         yield batch("signals", columns, length=1)
 
 
-def _flows(found: list[tuple[Row, _Seen]], tables: _Tables, section: Section, context: DumpContext) -> Batch:
-    rows, seen = [row for row, _ in found], [times for _, times in found]
-    accepted = [(row.uid, row.local_port) in tables.listening for row in rows]
-    sees_bytes = [times.bytes_out is not None and times.bytes_in is not None for times in seen]
-    columns = _common(section, context) | {
-        "android_package": [context.package(row.uid) if row.uid >= 0 else None for row in rows],
-        "android_uid": [row.uid if row.uid >= 0 else None for row in rows],
-        "flow_id": [times.position for times in seen],
-        "start_time": [times.first for times in seen],
-        "end_time": [times.last if times.last > times.first else None for times in seen],
-        "start_observability": int(Observability.INFERRED),
-        "protocol_num": [row.protocol for row in rows],
-        "direction_id": [int(Direction.INBOUND if inbound else Direction.OUTBOUND) for inbound in accepted],
-        "direction_observability": int(Observability.INFERRED),
-        "local_ip": [row.local_ip for row in rows],
-        "local_port": [row.local_port for row in rows],
-        "remote_ip": [row.remote_ip for row in rows],
-        "remote_port": [row.remote_port for row in rows],
-        "bytes_out": [times.bytes_out if whole else None for times, whole in zip(seen, sees_bytes, strict=True)],
-        "bytes_in": [times.bytes_in if whole else None for times, whole in zip(seen, sees_bytes, strict=True)],
-        "bytes_observability": [int(whole) for whole in sees_bytes],
-        "established": [row.state in _OPEN if row.protocol == _PROTOCOLS["tcp"] else None for row in rows],
-        "position": [times.position for times in seen],
+def _flows(
+    sightings: Sightings, connected: pl.DataFrame, bound: pl.DataFrame, section: Section, context: DumpContext
+) -> Batch:
+    keys = list(sightings.bound)
+    listening = {keys[number][1:] for number in bound.filter("listens")["number"].to_list()}
+    rows = list(sightings.connections)
+    known = {
+        "android_package": pa.array([context.package(row.uid) if row.uid >= 0 else None for row in rows], pa.string()),
+        "android_uid": pa.array([row.uid if row.uid >= 0 else None for row in rows], pa.int64()),
+        "protocol_num": pa.array([row.protocol for row in rows]),
+        "direction_id": pa.array([_direction((row.local_port, row.uid) in listening) for row in rows]),
+        "local_ip": pa.array([row.local_ip for row in rows], pa.string()),
+        "local_port": pa.array([row.local_port for row in rows]),
+        "remote_ip": pa.array([row.remote_ip for row in rows], pa.string()),
+        "remote_port": pa.array([row.remote_port for row in rows]),
+        "established": pa.array([row.state in OPEN if row.protocol == PROTOCOLS["tcp"] else None for row in rows]),
     }
-    return batch("flows", columns, length=len(rows))
+    numbers = connected["number"].to_arrow()
+    whole = (pl.col("bytes_out") + pl.col("bytes_in")).is_not_null()
+    seen = connected.with_columns(
+        end_time=pl.when(pl.col("last") > pl.col("first")).then("last"),
+        bytes_out=pl.when(whole).then("bytes_out"),
+        bytes_in=pl.when(whole).then("bytes_in"),
+        bytes_observability=whole.cast(pl.Int64),
+    )
+    columns = _common(section, context) | {name: values.take(numbers) for name, values in known.items()}
+    columns |= {
+        "flow_id": seen["position"].to_arrow(),
+        "start_time": seen["first"].to_arrow(),
+        "end_time": seen["end_time"].to_arrow(),
+        "start_observability": int(Observability.INFERRED),
+        "direction_observability": int(Observability.INFERRED),
+        "bytes_out": seen["bytes_out"].to_arrow(),
+        "bytes_in": seen["bytes_in"].to_arrow(),
+        "bytes_observability": seen["bytes_observability"].to_arrow(),
+        "position": seen["position"].to_arrow(),
+    }
+    return batch("flows", columns, length=connected.height)
 
 
-def _signals(tables: _Tables, section: Section, context: DumpContext) -> Batch:
-    keys, seen = list(tables.bound), list(tables.bound.values())
-    raw = _PROTOCOLS["raw"]
+def _direction(accepted: bool) -> int:  # noqa: FBT001 - one question, one answer
+    return int(Direction.INBOUND if accepted else Direction.OUTBOUND)
+
+
+def _signals(sightings: Sightings, bound: pl.DataFrame, section: Section, context: DumpContext) -> Batch:
+    known, raw = list(sightings.bound), PROTOCOLS["raw"]
+    keys = [known[number] for number in bound["number"].to_list()]
     names = {6: "tcp", 17: "udp", raw: "raw"}
     columns = _common(section, context) | {
         "android_package": [context.package(uid) if uid >= 0 else None for _, _, uid in keys],
         "android_uid": [uid if uid >= 0 else None for _, _, uid in keys],
         "kind": [int(SignalKind.RAW_SOCKET if key[0] == raw else SignalKind.LISTENER) for key in keys],
-        "start_time": [times.first for times in seen],
-        "end_time": [times.last for times in seen],
+        "start_time": bound["first"].to_arrow(),
+        "end_time": bound["last"].to_arrow(),
         "observability": int(Observability.OBSERVED),
         "local_port": [None if key[0] == raw else key[1] for key in keys],
         "detail": [names.get(key[0], str(key[0])) for key in keys],
-        "position": [times.position for times in seen],
+        "position": bound["position"].to_arrow(),
     }
     return batch("signals", columns, length=len(keys))
 
