@@ -127,21 +127,22 @@ def judged(name: str, drilled: Drilled, apps: Sequence[LabelledApp]) -> Result:
         if row.provable == "no" and called:
             result.broken.append(f"{row.topology}: not provable, yet {called} drills called relay")
     answers: dict[tuple[str, str], list[str]] = {}
+    own: dict[tuple[str, str | None, int | None, str], set[str]] = {}
     for window in drilled.coverage.windows():
         for topology in Topology:
-            answers.setdefault((window.device, topology.value), []).append(
-                getattr(window.provable, topology.value).value
-            )
-    relays = {found.device.uid: found for found in drilled.findings if found.verdict is Verdict.RELAY}
-    for found in relays.values():
-        said = answers.get((found.device.uid, found.topology.value), [])
-        if set(said) == {"no"}:
+            said = getattr(window.provable, topology.value).value
+            answers.setdefault((window.device, topology.value), []).append(said)
+            own.setdefault((window.device, window.package, window.uid, topology.value), set()).add(said)
+    relays = [found for found in drilled.findings if found.verdict is Verdict.RELAY]
+    called = {found.device.uid for found in relays}
+    for found in relays:
+        if own.get((found.device.uid, found.app.package, found.app.uid, found.topology.value), {"no"}) == {"no"}:
             result.broken.append(f"{found.device.uid}: {found.topology.value} not provable, yet called relay")
     counts: Counter[tuple[str, bool]] = Counter()
     for app in apps:
         if app.relays and name != JOINED:
             said = answers.get((app.name, app.topology), ["no"])
-            counts[f"{app.topology} {min(said, key=['yes', 'in_part', 'no'].index)}", app.name in relays] += 1
+            counts[f"{app.topology} {min(said, key=['yes', 'in_part', 'no'].index)}", app.name in called] += 1
     for key in sorted({key for key, _ in counts}):
         result.real[key] = (counts[key, True] + counts[key, False], counts[key, True])
     return result

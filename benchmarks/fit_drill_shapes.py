@@ -3,7 +3,7 @@
     python benchmarks/fit_drill_shapes.py RANGE [RANGE ...] [--out src/relaywatch/assurance/shapes.json]
 
 RANGE is a folder with traces/ and truth/ as range/run writes it. Only relays that do not hide, with ten sessions or
-more, are taken; each program counts alike, with at most `--most` of its sessions. No address, name or time is kept.
+more, are taken; each scenario counts alike, with at most `--most` of its sessions. No address, name or time is kept.
 """
 
 from __future__ import annotations

@@ -169,8 +169,8 @@ def test_the_summary_says_it_in_plain_sentences(page: Page) -> None:
     for sentence in (
         "Looked at: 48 devices of Übungsplatz Nord, 2026-03-01 06:00:00 to 2026-03-07 23:40:00 UTC (6 d 17 h); "
         "connections were watched 93 % of the time.",
-        "In the time that was watched, a relay of any kind that does not hide would have been shown in 58 % of app windows, "
-        "in 20 % perhaps, in 22 % not.",
+        "In the time that was watched, a relay of any kind that does not hide would have been shown in 58 % of app "
+        "windows, in 20 % perhaps, in 22 % not.",
         "Only in 28 % of app windows is finding nothing a proof that there was nothing.",
         "that is never the same as clean",
         "Never seen, though in the inventory: 3 devices.",

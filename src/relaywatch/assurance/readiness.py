@@ -46,10 +46,13 @@ class Readiness:
         if self.robustness is None or self.bare is None or self.robustness.strength >= self.bare.strength:
             return ""
         weak = sum(1 for keys in self.keys if "signing_digest" not in keys)
-        return (
-            f"{weak} of {len(self.keys)} permissions are keyed by no signing digest: whoever takes such a package name "
-            f"is excused, so the verdict's robustness is {self.robustness} and not {self.bare}"
+        told = (
+            f"{weak} of {len(self.keys)} permissions rest on no signing digest that can be checked here: whoever takes "
+            "such a package name is excused"
+            if weak
+            else "a permitted app may itself be made to relay"
         )
+        return f"{told}, so the verdict's robustness is {self.robustness} and not {self.bare}"
 
 
 def readiness(
@@ -69,7 +72,7 @@ def readiness(
         detection=(Score(day, detection_score(standing, components), said),),
         visibility=(Score(day, visibility_score(components, attack), said),),
     )
-    evidence, keys = _evidence(report), tuple(_keys(settings, exceptions))
+    evidence, keys = _evidence(report), tuple(_keys(report, settings, exceptions))
     shown = sum(_everyone(report, topology) for topology in ("accepted", "back_connect", "tunnel")) / 3.0
     fed = {row.data_component for row in report.rows if row.fed > 0.0}
     return Readiness(
@@ -162,12 +165,19 @@ def _evidence(report: CoverageReport) -> list[str]:
     return [*pairs, *(["link mirrors targets"] if shown("tunnel") else [])]
 
 
-def _keys(settings: Settings, exceptions: Exceptions) -> list[frozenset[str]]:
-    """What each permission is keyed by: exceptions, then AllowedAppList."""
+def _keys(report: CoverageReport, settings: Settings, exceptions: Exceptions) -> list[frozenset[str]]:
+    """What each permission is really keyed by: exceptions not ended before the telemetry, then AllowedAppList.
+
+    A signing digest is checked only where some source lists signatures.
+    """
+    digests = any(feed.digests for feed in report.feeds)
     found: list[Collection[str]] = []
     for entry in exceptions.entries:
-        limits = {"signing_digest": entry.signing_digest, "destinations": entry.destinations}
+        if report.first is not None and entry.expires < report.first:
+            continue
+        limits = {"signing_digest": entry.signing_digest if digests else None, "destinations": entry.destinations}
         limits |= {"device_group": entry.device_group, "devices": entry.devices}
         found.append({"package", *(name for name, value in limits.items() if value is not None)})
+    # An AllowedAppList entry with a digest excuses no app whose digest is not seen.
     found += [{"package", *(["signing_digest"] if "@" in entry else [])} for entry in settings.allowed_app_list]
     return [frozenset(keys) for keys in found]

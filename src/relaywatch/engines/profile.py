@@ -149,7 +149,9 @@ class Profile:
             self._gaps += count if kind == SignalKind.LOGGING_GAP else 0
         if SignalKind.CAPTURE in kinds[0]:
             watched = rows.filter(pc.equal(rows["kind"], int(SignalKind.CAPTURE)))["detail"].unique()
-            self._sampled |= any(text is not None and text.startswith(SAMPLED) for text in watched.to_pylist())
+            for text in filter(None, watched.to_pylist()):
+                self._sampled |= text.startswith(SAMPLED)
+                self._signals |= {name for kind, name in _SIGNALS.items() if kind.name in text.split()}
 
     def _span(self, rows: pa.RecordBatch) -> None:
         names = [name for name in ("start_time", "end_time") if name in rows.schema.names]
