@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import astuple, dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -31,6 +30,8 @@ _PART: Final = re.compile(r"\S.{0,40}stats:$|Active .{0,40}:$", re.ASCII)
 _IDENT: Final = re.compile(r"\s*ident=.* uid=(-?\d{1,10}) set=(\w{1,20}) tag=0x([0-9a-fA-F]{1,8})\s*")
 _LENGTH: Final = re.compile(r"\s*NetworkStatsHistory: bucketDuration=(\d{1,12})(ms)?.*")
 _CHECKIN: Final = re.compile(r"c,.{0,200},(-?\d{1,10}),(\d),(\d{1,10})|d,(\d{1,12})")
+_SAYING: Final = r"stats:|Active |ident=|bucketDuration=|^[\s\x1c-\x1f]*[cd],"
+"""Lines that may say whose the buckets after them are; the patterns above decide."""
 _RECORD: Final = r"^(?:\s*(?:st=|bucketStart=)|b,[0-9])"
 _COUNT: Final = "([0-9]{1,18})"
 _FORMS: Final = (
@@ -59,8 +60,9 @@ def netstats(section: Section, context: DumpContext, reading: Reading) -> Iterat
     state, number, count = _State(), section.first_line, 0
     for column in line_columns(section.lines):
         is_bucket = column.str.contains(_RECORD)
-        states, state = _states(column.filter(~is_bucket), state)
-        which = np.cumsum(~is_bucket.to_numpy())[is_bucket.to_numpy()]
+        says = ~is_bucket & column.str.contains(_SAYING)
+        states, state = _states(column.filter(says), state)
+        which = np.cumsum(says.to_numpy())[is_bucket.to_numpy()]
         at = is_bucket.arg_true().to_numpy().astype(np.int64) + number
         buckets = _buckets(column.filter(is_bucket)).with_columns(states[which], position=pl.Series(at))
         kept = _kept(buckets, section, MOST_ROWS - count, reading)
@@ -71,8 +73,7 @@ def netstats(section: Section, context: DumpContext, reading: Reading) -> Iterat
             yield from found
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
+class _State(NamedTuple):
     """What the lines before a bucket said."""
 
     uid: int = 0
@@ -85,20 +86,20 @@ class _State:
     def after(self, line: str) -> _State:
         """What is so after a line that is no bucket."""
         if _PART.fullmatch(line.strip()) and "=" not in line:
-            return replace(self, of_uid=line.strip().lower().startswith("uid stats"), known=False)
+            return self._replace(of_uid=line.strip().lower().startswith("uid stats"), known=False)
         if (found := _IDENT.fullmatch(line)) is not None:
             return self._whose(int(found[1]), found[2], int(found[3], 16))
         if (found := _LENGTH.fullmatch(line)) is not None:
             unit = 1_000 if found[2] or int(found[1]) > 1_000_000 else 1_000_000
-            return replace(self, length_us=int(found[1]) * unit)
+            return self._replace(length_us=int(found[1]) * unit)
         if (found := _CHECKIN.fullmatch(line.strip())) is not None:
             if found[4] is not None:
-                return replace(self, length_us=int(found[4]) * 1_000_000)
+                return self._replace(length_us=int(found[4]) * 1_000_000)
             return self._whose(int(found[1]), found[2], int(found[3]))
         return self
 
     def _whose(self, uid: int, android_set: str, tag: int) -> _State:
-        return replace(self, uid=uid, android_set=android_set, tag=tag, known=abs(uid) <= LAST_UID)
+        return self._replace(uid=uid, android_set=android_set, tag=tag, known=abs(uid) <= LAST_UID)
 
 
 def _states(lines: pl.Series, state: _State) -> tuple[pl.DataFrame, _State]:
@@ -110,7 +111,7 @@ def _states(lines: pl.Series, state: _State) -> tuple[pl.DataFrame, _State]:
         "uid": pl.Int64, "android_set": pl.String, "tag": pl.Int64, "length_us": pl.Int64, "of_uid": pl.Boolean,
         "known": pl.Boolean,
     }  # fmt: skip
-    return pl.DataFrame([astuple(one) for one in states], schema=schema, orient="row"), states[-1]
+    return pl.DataFrame(states, schema=schema, orient="row"), states[-1]
 
 
 def _buckets(lines: pl.Series) -> pl.DataFrame:
