@@ -3,7 +3,8 @@
     python benchmarks/fuzz_readers.py [--inputs 1000000] [--seconds 120] [--only NAME] [--seed 0] [--json]
 
 Seeds are the FUZZ_SEEDS of tests/sources/test_*.py. Of a format by the line, one mutated line is one input, and a file
-holds thousands of them; of any other, one mutated file is. Checked of each file: only a SourceError leaves, each record
+holds thousands of them; of a dump, one mutated line among sound ones is, or one mutated file; of any other, one mutated
+file is. Checked of each file: only a SourceError leaves, each record
 gave rows, was left for a reason or is in quarantine, all rows fit their schema, and reading ends within a bound of time
 and memory. The first file that breaks a promise is kept beside this message, and the status is 1. Each seed ends after
 `--seconds`, whatever was reached: the table says how many inputs that was.
@@ -32,6 +33,9 @@ sys.path[:0] = [str(TESTS / "sources"), str(TESTS)]
 from mutations import assert_accounted, mutate, read_path  # noqa: E402  the tests' own folder
 
 LINES_A_FILE = 5_000
+COPIES = 2_000
+WITH_LINES = 0.5
+"""Share of a dump's variants that are sound but for many mutated lines among the others; the rest is changed whole."""
 LONGEST_S = 60.0
 MOST_GIB = 2.0
 
@@ -64,16 +68,24 @@ def seeds(only: str) -> Iterator[tuple[str, str, bytes]]:
                 yield path.stem.removeprefix("test_"), name, content
 
 
+def is_text(content: bytes) -> bool:
+    """Whether the seed is text of several lines."""
+    return b"\x00" not in content and content.count(b"\n") > 1
+
+
 def by_line(name: str, content: bytes) -> bool:
     """Whether the seed is records by the line: text with several lines, and no dump, whose lines hang together."""
-    text = b"\x00" not in content and content.count(b"\n") > 1
-    return text and Path(name).suffix in {".json", ".ndjson", ".log", ".csv", ".jsonl"}
+    return is_text(content) and Path(name).suffix in {".json", ".ndjson", ".log", ".csv", ".jsonl"}
 
 
 def variants(name: str, content: bytes, rng: random.Random) -> tuple[bytes, int]:
     """One hostile file, and how many inputs it holds."""
     if not by_line(name, content):
-        return mutate(content, rng), 1
+        return (
+            among_sound_lines(content, rng)
+            if is_text(content) and rng.random() < WITH_LINES
+            else (mutate(content, rng), 1)
+        )
     lines = content.split(b"\n")[:-1]
     plain = lines[0].startswith(b"#") or name.endswith(".csv")
     head = [line for at, line in enumerate(lines) if line.startswith(b"#") or (at == 0 and plain)]
@@ -82,17 +94,29 @@ def variants(name: str, content: bytes, rng: random.Random) -> tuple[bytes, int]
     return b"\n".join([*head, *mutated]) + b"\n", LINES_A_FILE
 
 
+def among_sound_lines(content: bytes, rng: random.Random) -> tuple[bytes, int]:
+    """A dump, whose lines hang together, with mutated copies behind its lines, and how many these are."""
+    lines = content.split(b"\n")
+    behind: list[list[bytes]] = [[] for _ in lines]
+    for _ in range(COPIES):
+        place = rng.randrange(len(lines))
+        behind[place].append(mutate(lines[place], rng))
+    return b"\n".join(line for sound, copies in zip(lines, behind, strict=True) for line in (sound, *copies)), COPIES
+
+
 def run(module: str, name: str, content: bytes, options: argparse.Namespace) -> Outcome:
     """Mutate and read until there were enough inputs, or the time is up."""
     outcome = Outcome(f"{module} {name}")
     rng = random.Random(f"{options.seed} {outcome.name}")  # noqa: S311  mutations, no secret
-    until = time.monotonic() + options.seconds
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "in"
         place.mkdir()
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_bytes(content)
+        _read(place, Outcome("the seed as it is, which compiles what the reader needs"))
+        until = time.monotonic() + options.seconds
         while outcome.inputs < options.inputs and time.monotonic() < until and not outcome.failure:
             data, inputs = variants(name, content, rng)
-            (place / name).parent.mkdir(parents=True, exist_ok=True)
             (place / name).write_bytes(data)
             _read(place, outcome)
             outcome.inputs, outcome.files = outcome.inputs + inputs, outcome.files + 1
