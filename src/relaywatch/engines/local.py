@@ -140,6 +140,8 @@ def _of_whole_devices(flows: Records, volumes: Records, signals: Records, intake
 def _counted_only(flows: Records, volumes: Records, registry: Registry) -> list[NotJudged]:
     """Apps of which nothing but bytes of the whole uid is known."""
     counted = np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"])
+    if not len(counted):
+        return []
     keys = registry.app_keys(counted).values()
     return [
         NotJudged(key.device, _named(key), "only its byte counters are seen, none of its connections") for key in keys
