@@ -56,7 +56,8 @@ def answered(states: pl.DataFrame, watching: Watching, settings: Settings) -> pl
         return pl.DataFrame()
     apps = _with_totals(watching.apps)
     rows = states.join(apps.drop("name"), on=["device", "window"], how="left", suffix="_app")
-    unseen = (pl.col("flows_app") == 0) & (_least("counted") >= settings.uplink_bytes_threshold)
+    counted = pl.min_horizontal("counted_out", "counted_in")
+    unseen = (pl.col("flows_app") == 0) & (counted >= settings.uplink_bytes_threshold)
     accounted = pl.all_horizontal(
         pl.col(f"bytes_{way}") >= ACCOUNTED * pl.col(f"counted_{way}") for way in ("out", "in")
     )
@@ -86,10 +87,6 @@ def _with_totals(apps: pl.DataFrame) -> pl.DataFrame:
         for name in ("counted_out", "counted_in", "bytes_out", "bytes_in")
     ]
     return apps.with_columns(sums)
-
-
-def _least(name: str) -> pl.Expr:
-    return pl.min_horizontal(f"{name}_out", f"{name}_in")
 
 
 def _too_little(settings: Settings) -> pl.Expr:

@@ -61,7 +61,7 @@ class Marks(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """FLOW and VOLUME records of an episode as the sources show it, and those of its sessions that are seen."""
+    """FLOW and VOLUME records of an episode as the sources show it."""
 
     flows: Records
     volumes: Records
@@ -112,9 +112,9 @@ def seen(
     sampled = _sampled(episode, eyes.rate, rng)
     shown = sampled.kept & (eyes.accepts | ("inbound" in restored) | ~episode.inbound)
     flows = _flows(episode, begin_us, eyes, marks, like, sampled, rng, restored)
-    with_volumes = shown & (eyes.fine[like] | ("volumes" in restored))
+    measured = shown & (eyes.fine[like] | ("volumes" in restored))
     interval = SECOND if "volumes" in restored else eyes.interval_us
-    volumes = _volumes(episode, begin_us, interval, marks, with_volumes, sampled)
+    volumes = _volumes(episode, begin_us, interval, marks, measured, sampled)
     return Seen(flows[shown], volumes)
 
 

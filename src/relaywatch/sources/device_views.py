@@ -20,7 +20,6 @@ from relaywatch.sources.zeek_ends import LOCAL
 TCP_HEADERS: Final = 40
 UDP_HEADERS: Final = 28
 IPV6_MORE: Final = 20
-_SIDED: Final = ("ip", "port", "bytes", "packets", "payload")
 _PLAIN: Final = (
     *("time", "end", "protocol", "established", "app_protocol", "hostname", "hostname_seen", "flow_id", "package"),
 )
