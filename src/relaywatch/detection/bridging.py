@@ -29,7 +29,7 @@ from relaywatch.detection.chance import (
     stake,
     timeline_around,
 )
-from relaywatch.detection.columns import Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
+from relaywatch.detection.columns import OVERHEAD, Flags, Floats, FlowColumns, Group, Ints, Keys, group_of
 from relaywatch.model.compilation import compiled
 
 NO_MATCH: Final = -9.0
@@ -55,8 +55,6 @@ FURTHEST_REACH: Final = 16_384
 unlike size are looked at and not weighed, so that small ones cannot crowd out a target leg."""
 MOST_SIDES: Final = 64
 """Client sides tried per app, those that send most: a relay sends to its clients all that it carries."""
-OVERHEAD: Final = 40.0
-"""Bytes added to both sides before a ratio is taken, so that tolerance widens as bytes shrink."""
 WAYS: Final = 2.0
 """Each client side is tried by pairs and, where there are volumes, by volumes."""
 EXCHANGES: Final = 9
@@ -65,6 +63,10 @@ EXCHANGES_AT_FIRST: Final = 3
 """Exchanges after which a client side without evidence is given up: most sides are, and the rest cost more."""
 TOLD_APART: Final = 0.7
 """Natural log of the ratio from which two byte counts are told apart."""
+DOWN_CENTRE, DOWN_SCALE, DOWN_WEIGHT = 0.01, 0.015, 0.85
+UP_CENTRE, UP_SCALE, UP_WEIGHT = 0.05, 0.05, 0.7
+"""Where conserved bytes of large exchanges peak, how wide, and the belief in the peak: client to target a few per cent
+are lost to framing, and requests carry headers that are rewritten."""
 SMALL: Final = 200.0
 """Bytes at which agreement counts half."""
 
@@ -79,21 +81,26 @@ def _peaked(x: float, centre: float, scale: float, weight: float) -> float:
 
 
 @compiled
-def _substance(a: float, b: float) -> float:
+def _substance(least: float) -> float:
     """Share of belief that two byte counts deserve: small exchanges look alike without being the same."""
-    least = min(a, b)
-    return float(least / (least + SMALL))
+    return least / (least + SMALL)
+
+
+@compiled
+def _conserved(one: float, other: float, centre: float, scale: float, weight: float) -> float:
+    """Log ratio that bytes are conserved one way. one, other: natural log of bytes and OVERHEAD on each leg."""
+    padded = np.exp(min(one, other))
+    return _peaked(one - other, centre, scale + OVERHEAD / padded, weight * _substance(padded - OVERHEAD))
 
 
 @compiled
 def conservation(client_out: float, client_in: float, target_out: float, target_in: float) -> float:
-    """Log ratio that a pair of legs conserves bytes, directions swapped, in both directions."""
-    down = np.log((client_out + OVERHEAD) / (target_in + OVERHEAD))
-    up = np.log((client_in + OVERHEAD) / (target_out + OVERHEAD))
-    down_scale = 0.015 + OVERHEAD / (min(client_out, target_in) + OVERHEAD)
-    up_scale = 0.05 + OVERHEAD / (min(client_in, target_out) + OVERHEAD)
-    down_weight, up_weight = 0.85 * _substance(client_out, target_in), 0.7 * _substance(client_in, target_out)
-    return float(_peaked(down, 0.01, down_scale, down_weight) + _peaked(up, 0.05, up_scale, up_weight))
+    """Log ratio that a pair of legs conserves bytes, directions swapped, in both directions.
+
+    All four: natural log of bytes and OVERHEAD.
+    """
+    down = _conserved(client_out, target_in, DOWN_CENTRE, DOWN_SCALE, DOWN_WEIGHT)
+    return float(down + _conserved(client_in, target_out, UP_CENTRE, UP_SCALE, UP_WEIGHT))
 
 
 @compiled
@@ -112,35 +119,117 @@ def _timing(lag: float, end_gap: float, window: float, datagrams: bool) -> float
     return float(best)
 
 
+def _most_conserved(centre: float, scale: float, weight: float) -> Floats:
+    """Upper bound of _conserved by size and by distance from 0 (natural logs, in bins); none for the last distances."""
+    distance = np.arange(DISTANCE_BINS) * DISTANCE_BIN
+    off = np.maximum(distance - centre, 1e-9)
+    low, high = (np.exp(np.arange(k, SIZE_BINS + k)[:, None] * SIZE_BIN).clip(OVERHEAD) for k in (0, 1))
+    least = scale + OVERHEAD / high
+    # Of all scales from the least on, the one that is the distance itself is highest there.
+    peak = np.where(off < least, np.exp(-off / least) / (2.0 * least), np.exp(-1.0) / (2.0 * off))
+    base = (1.0 - weight * (low - OVERHEAD) / (low - OVERHEAD + SMALL)) * 0.3989 * np.exp(-0.5 * distance**2)
+    most = weight * (high - OVERHEAD) / (high - OVERHEAD + SMALL) * peak + base + 1e-6
+    highest = np.log(most / (0.19947 * np.exp(-0.125 * (distance + DISTANCE_BIN) ** 2) + 1e-4))
+    highest[:, -1] = np.inf
+    return np.asarray(highest)
+
+
+DISTANCE_BIN: Final = 0.0625
+DISTANCE_BINS: Final = 64
+SIZE_BIN: Final = 0.5
+SIZE_BINS: Final = 32
+LAG_BIN: Final = 0.05
+LAG_BINS: Final = 64
+_MOST_DOWN: Final = _most_conserved(DOWN_CENTRE, DOWN_SCALE, DOWN_WEIGHT)
+_MOST_UP: Final = _most_conserved(UP_CENTRE, UP_SCALE, UP_WEIGHT)
+_LAGS: Final = np.arange(LAG_BINS) * LAG_BIN
+_MOST_BY_START: Final = np.log(1.5 * REFERENCE_S * np.exp(-_LAGS / 0.4) + 0.4)
+_MOST_BY_END: Final = np.log(0.3 * REFERENCE_S * np.exp(-_LAGS / 0.4) + 0.2)
+_MOST_EARLY: Final = float(np.log(0.2))
+"""Upper bounds of `_timing` by lag of the start, by gap of the ends (in bins) and of early targets; datagrams aside."""
+_SURE: Final = float(PAIR_EDGES[PAIR_SURE_GRADE - 1])
+_BELOW_SURE: Final = float(np.nextafter(_SURE, -np.inf))
+_LOG_FAR: Final = float(np.log(FAR))
+NO_TARGET: Final = 0
+TOO_UNLIKE: Final = 1
+TOO_WEAK: Final = 2
+MAY_REACH: Final = 3
+"""What is known of a pair before it is scored."""
+
+
 @compiled
-def pair_score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
-    """Score of one pair: NO_MATCH where row cannot be leg's target or lies out of reach."""
+def _bins(one: float, other: float) -> tuple[int, int]:
+    """Indices of a bound of `_conserved`. one, other: as there."""
+    size = min(int(min(one, other) * (1.0 / SIZE_BIN)), SIZE_BINS - 1)
+    return size, min(int(abs(one - other) * (1.0 / DISTANCE_BIN)), DISTANCE_BINS - 1)
+
+
+@compiled
+def _prospect(group: Group, leg: int, donor: int, row: int, at: float, until: float, asked: float) -> int:
+    """NO_TARGET where row cannot be leg's target, TOO_UNLIKE, MAY_REACH where its score may be `asked`, else TOO_WEAK.
+
+    Most pairs are ruled out by it, at a tenth of the cost of their score.
+    """
     if group.inbound[row] or group.side[row] == group.side[leg]:
-        return NO_MATCH
+        return NO_TARGET
     if group.bytes_in[row] < 0.0 or group.bytes_out[row] < 0.0:
-        return NO_MATCH
+        return NO_TARGET
     if group.lookup[row] and not (group.inbound[leg] and group.protocol[row] == group.protocol[leg]):
-        return NO_MATCH
+        return NO_TARGET
+    if abs(group.log_out[donor] - group.log_in[row]) >= _LOG_FAR:
+        return TOO_UNLIKE
+    if group.inbound[leg] and group.protocol[leg] == DATAGRAM:
+        return MAY_REACH
+    lag, gap = group.start[row] - at, abs(group.end[row] - until)
+    most = _MOST_EARLY
+    if lag >= SOONEST_S:
+        most = _MOST_BY_START[min(int(lag * (1.0 / LAG_BIN)), LAG_BINS - 1)]
+    if gap <= TOGETHER_S:
+        most = max(most, _MOST_BY_END[min(int(gap * (1.0 / LAG_BIN)), LAG_BINS - 1)])
+    most += _MOST_DOWN[_bins(group.log_out[donor], group.log_in[row])]
+    most += _MOST_UP[_bins(group.log_in[donor], group.log_out[row])]
+    return MAY_REACH if most >= asked else TOO_WEAK
+
+
+@compiled
+def _score(group: Group, leg: int, donor: int, row: int, at: float, until: float, window: float) -> float:
+    """Score of a pair that MAY_REACH; NO_MATCH where it is out of reach."""
     datagrams = group.inbound[leg] and group.protocol[leg] == DATAGRAM and group.protocol[row] == DATAGRAM
     time = _timing(group.start[row] - at, abs(group.end[row] - until), window, datagrams)
     if time <= NO_MATCH:
         return NO_MATCH
-    sent, received = group.bytes_out[donor], group.bytes_in[donor]
-    if not 1.0 / FAR < (sent + OVERHEAD) / (group.bytes_in[row] + OVERHEAD) < FAR:
-        return UNLIKE
-    return time + conservation(sent, received, group.bytes_out[row], group.bytes_in[row])
+    sent, received = group.log_out[donor], group.log_in[donor]
+    return time + conservation(sent, received, group.log_out[row], group.log_in[row])
 
 
 @compiled
-def _best_target(group: Group, leg: int, donor: int, at: float, until: float, window: float) -> tuple[float, int]:
-    """The best-scoring target leg of a client leg as if it lasted from `at` to `until` with the bytes of `donor`."""
-    best, found, weighed = NO_MATCH, NONE, 0
+def pair_score(group: Group, leg: int, row: int, window: float) -> float:
+    """Score of one pair: NO_MATCH where row cannot be leg's target or is out of reach, UNLIKE where it is too unlike."""
+    at, until = group.start[leg], group.end[leg]
+    prospect = _prospect(group, leg, leg, row, at, until, NO_MATCH)
+    if prospect == MAY_REACH:
+        return _score(group, leg, leg, row, at, until, window)
+    return UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
+
+
+@compiled
+def _best_target(
+    group: Group, leg: int, donor: int, at: float, until: float, window: float, least: float, enough: float
+) -> tuple[float, int]:
+    """The best-scoring target leg of a client leg as if it lasted from `at` to `until` with the bytes of `donor`.
+
+    least: what a score must exceed; enough: the score at which the search may stop.
+    """
+    best, found, weighed = least, NONE, 0
     first = int(np.searchsorted(group.start, at - EARLY_S))
     for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
-        if group.start[row] > at + window or weighed >= LARGEST_REACH:
+        if group.start[row] > at + window or weighed >= LARGEST_REACH or best >= enough:
             break
-        score = pair_score(group, leg, donor, row, at, until, window)
-        weighed += score > UNLIKE
+        prospect = _prospect(group, leg, donor, row, at, until, best)
+        weighed += prospect >= TOO_WEAK
+        score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
+        if prospect == MAY_REACH:
+            score = _score(group, leg, donor, row, at, until, window)
         if score > best:
             best, found = score, row
     if group.inbound[leg]:
@@ -148,13 +237,32 @@ def _best_target(group: Group, leg: int, donor: int, at: float, until: float, wi
     weighed = 0
     first = int(np.searchsorted(group.ends, until - TOGETHER_S))
     for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
-        if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH:
+        if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH or best >= enough:
             break
-        score = pair_score(group, leg, donor, group.by_end[k], at, until, window)
-        weighed += score > UNLIKE
+        row = group.by_end[k]
+        prospect = _prospect(group, leg, donor, row, at, until, best)
+        weighed += prospect >= TOO_WEAK
+        score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
+        if prospect == MAY_REACH:
+            score = _score(group, leg, donor, row, at, until, window)
         if score > best:
-            best, found = score, group.by_end[k]
+            best, found = score, row
     return best, found
+
+
+@compiled
+def _has_sure(group: Group, legs: Ints, window: float, sessions: int) -> bool:
+    """Whether at least `sessions` of the client legs make sure pairs."""
+    found = 0
+    for i in range(len(legs)):
+        leg = legs[i]
+        if found + len(legs) - i < sessions:
+            return False
+        if group.bytes_out[leg] >= 0.0 and group.bytes_in[leg] >= 0.0:
+            at, until = group.start[leg], group.end[leg]
+            best, _ = _best_target(group, leg, leg, at, until, window, _BELOW_SURE, _SURE)
+            found += best >= _SURE
+    return found >= sessions
 
 
 @compiled
@@ -168,7 +276,7 @@ def match_legs(group: Group, legs: Ints, donors: Ints, at: Floats, until: Floats
     rows = np.full(len(legs), NONE, np.int64)
     for i in range(len(legs)):
         if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
-            scores[i], rows[i] = _best_target(group, legs[i], donors[i], at[i], until[i], window)
+            scores[i], rows[i] = _best_target(group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf)
     return scores, rows
 
 
@@ -242,9 +350,9 @@ def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, t
 @compiled
 def _score_side(group: Group, legs: Ints, window: float, sessions: int, tables: Tables) -> float:
     """Log evidence of one client side; -inf below `sessions` sure bridges."""
-    counts = grade_counts(own_match(group, legs, legs, window)[0])
-    if counts[PAIR_SURE_GRADE:].sum() < sessions:
+    if not _has_sure(group, legs, window, sessions):
         return -np.inf
+    counts = grade_counts(own_match(group, legs, legs, window)[0])
     at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
     if log_evidence(at_first, counts, RELAYED_SHARES) <= 0.0:
         return -np.inf

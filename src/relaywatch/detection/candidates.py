@@ -71,7 +71,7 @@ def _reach(group: Group, legs: Ints, window: float) -> tuple[Ints, Ints, Floats]
             high = np.searchsorted(group.ends, until + TOGETHER_S, "right")
             rows = np.unique(np.concatenate((rows, group.by_end[low : min(high, low + FURTHEST_REACH)])))
         for row in rows:
-            found = pair_score(group, legs[i], legs[i], row, at, until, window)
+            found = pair_score(group, legs[i], row, window)
             if found <= UNLIKE:
                 continue
             if count == most:

@@ -18,6 +18,8 @@ Ints = npt.NDArray[np.int64]
 Keys = npt.NDArray[np.uint64]
 Flags = npt.NDArray[np.bool_]
 
+OVERHEAD: Final = 40.0
+"""Bytes added to both sides before a ratio is taken, so that tolerance widens as bytes shrink."""
 NOT_KNOWN: Final = -1.0
 """Bytes that the telemetry does not show."""
 INBOUND_KEY: Final = np.uint64(1 << 62)
@@ -57,7 +59,10 @@ class VolumeColumns(NamedTuple):
 
 
 class Group(NamedTuple):
-    """One (device, app)'s flows, rows counted from 0, with the order of their ends."""
+    """One (device, app)'s flows, rows counted from 0, with the order of their ends.
+
+    log_out, log_in: natural log of the bytes and OVERHEAD.
+    """
 
     start: Floats
     end: Floats
@@ -69,6 +74,8 @@ class Group(NamedTuple):
     protocol: Ints
     by_end: Ints
     ends: Floats
+    log_out: Floats
+    log_in: Floats
 
 
 @compiled
@@ -88,6 +95,8 @@ def group_of(flows: FlowColumns, number: int) -> Group:
         flows.protocol[a:b],
         by_end,
         end[by_end],
+        np.log(flows.bytes_out[a:b] + OVERHEAD),
+        np.log(flows.bytes_in[a:b] + OVERHEAD),
     )
 
 
