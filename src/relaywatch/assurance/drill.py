@@ -40,6 +40,7 @@ from relaywatch.engines.local import Hunt, Judged, directory_of, findings_of, in
 from relaywatch.engines.names import text_keys
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
 from relaywatch.engines.survey import summary_of
+from relaywatch.engines.unlaid import evidence_of
 from relaywatch.engines.view import View, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.model.assurance import ALL_DEVICES, NO_GROUP, Answer, DrillReport, PopulationAlarms
@@ -255,9 +256,11 @@ class _Stage:
         if not len(twin.flows):
             return None
         arranged = arrange(twin.flows, twin.volumes, ranks)
-        found = {
-            case.app: case for case in cases_of(arranged, twin.signals, ranks, self._plan.settings, self._plan.tables)
-        }
+        found: dict[int, Case] = {}
+        for case in cases_of(arranged, twin.signals, ranks, self._plan.settings, self._plan.tables):
+            before = found.setdefault(case.app, case)
+            if evidence_of(before) < evidence_of(case):
+                found[case.app] = case
         return found.get(twin.marks.app) or found.get(twin.marks.nobody)
 
     def _directory(self, cases: Sequence[Case], twins: Sequence[Twin]) -> Directory:
@@ -268,14 +271,14 @@ class _Stage:
             for package in ("", twin.host.package or ""):
                 if (twin.host.name, package) in self._inventory:
                     inventory[name, package] = self._inventory[twin.host.name, package]
-        own = directory_of(cases, self._view, inventory, 0.0, Enrichment())
+        own = directory_of(cases, self._view, inventory, {}, Enrichment())
         return replace(own, texts={**own.texts, **self._texts})
 
     def _verdict(self, case: Case, directory: Directory) -> Verdict | None:
         own = [] if case.episode is None else [case.episode.log_evidence]
-        evidence = np.concatenate([self._judged.evidence, np.array(own, np.float64)])
-        bar = relay_bar(evidence, self._judged.apps + 1, self._plan.settings)
-        draft = draft_of(case, replace(directory, bar=bar), self._plan.settings)
+        evidence = np.concatenate([self._judged.evidence(case.day), np.array(own, np.float64)])
+        bar = relay_bar(evidence, self._judged.apps[case.day] + 1, self._plan.settings)
+        draft = draft_of(case, replace(directory, bars={case.day: bar}), self._plan.settings)
         return None if draft is None else draft.judged(draft.items()).verdict
 
     def _times(self, twins: Sequence[Twin]) -> list[tuple[float, int]]:

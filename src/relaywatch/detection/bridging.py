@@ -204,7 +204,7 @@ def _score(group: Group, leg: int, donor: int, row: int, at: float, until: float
 
 @compiled
 def pair_score(group: Group, leg: int, row: int, window: float) -> float:
-    """Score of one pair: NO_MATCH where row cannot be leg's target or is out of reach, UNLIKE where it is too unlike."""
+    """Score of one pair: NO_MATCH where row is no target of leg or out of reach, UNLIKE where it is too unlike."""
     at, until = group.start[leg], group.end[leg]
     prospect = _prospect(group, leg, leg, row, at, until, NO_MATCH)
     if prospect == MAY_REACH:

@@ -11,6 +11,15 @@ import polars as pl
 
 from relaywatch.detection.columns import Flags, FlowColumns, Ints, VolumeColumns, client_sides
 from relaywatch.engines.records import Records, taken
+from relaywatch.engines.stretches import (
+    DAY_US,
+    MOST_FLOWS,
+    VOLUME_REACH_US,
+    app_days,
+    places_in_stretches,
+    same_as_before,
+    written_at,
+)
 from relaywatch.model.schemas import Direction
 
 LOOKUP_PORTS: Final = (53, 5353, 853)
@@ -30,7 +39,6 @@ _TIES: Final = (
     "remote",
 )
 """What orders flows that begin together, the last key first; of one flow's records the most complete comes last."""
-_SAME_FLOW: Final = ("app", "start", "remote", "remote_port", "local_port", "protocol", "direction")
 _SAME_VOLUME: Final = ("start", "duration", "bytes_out", "bytes_in")
 US: Final = 1e-6
 COARSEST_US: Final = 2_000_000
@@ -42,35 +50,36 @@ SECOND: Final = 1_000_000
 class Arranged:
     """One shard, ready to be judged.
 
-    records: FLOW records row by row as in `flows`; apps: app code of each group; origins: us since epoch at which each
-    group's time is 0, so that no group's numbers depend on its neighbours; duplicates: flows left out because another
-    record shows the same flow; unmatched: volumes without a
-    flow, or of intervals longer than COARSEST_US.
+    A group is one stretch of an app's day. records: FLOW records row by row as in `flows`; apps, days: app code and
+    day since epoch of each group; origins: us since epoch at which each group's time is 0, so that no group's numbers
+    depend on its neighbours; duplicates: flows left out because another record shows the same flow; unmatched: volumes
+    without a flow, out of its stretch's reach, or of intervals longer than COARSEST_US.
     """
 
     flows: FlowColumns
     volumes: VolumeColumns
     records: Records
     apps: npt.NDArray[np.uint32]
+    days: Ints
     origins: Ints
     duplicates: int
     unmatched: int
 
 
 def arrange(flows: Records, volumes: Records, source_ranks: Ints) -> Arranged:
-    """Sort a shard's records by (app, start), leave out duplicates, join volumes to their flows.
+    """Sort records by (app, day, stretch, start), leave out duplicates, join volumes to their flows.
 
     source_ranks: place of each source's name among all, by source code. The result does not depend on the order of the
     records.
     """
-    kept, duplicates = _settled(flows, source_ranks)
-    apps, first = np.unique(kept["app"], return_index=True)
+    kept, groups, duplicates = _settled(flows, source_ranks)
+    first = np.flatnonzero(np.append(True, np.diff(groups) != 0)) if len(kept) else np.empty(0, np.int64)
     offsets = np.append(first, len(kept)).astype(np.int64)
+    days = written_at(kept[first]) // DAY_US
     origins = kept["start"][first] // SECOND * SECOND
-    origin = np.repeat(origins, np.diff(offsets))
-    columns = _flow_columns(kept, offsets, origin)
-    joined, unmatched = _volume_columns(kept, volumes, offsets, origin)
-    return Arranged(columns, joined, kept, apps, origins, duplicates, unmatched)
+    columns = _flow_columns(kept, offsets, np.repeat(origins, np.diff(offsets)))
+    joined, unmatched = _volume_columns(kept, volumes, offsets, origins)
+    return Arranged(columns, joined, kept, kept["app"][first], days, origins, duplicates, unmatched)
 
 
 def settled(flows: Records, source_ranks: Ints) -> Records:
@@ -78,24 +87,47 @@ def settled(flows: Records, source_ranks: Ints) -> Records:
     return _settled(flows, source_ranks)[0]
 
 
-def _settled(flows: Records, source_ranks: Ints) -> tuple[Records, int]:
-    return _without_duplicates(taken(flows, _order(flows, source_ranks)))
+def _settled(flows: Records, source_ranks: Ints) -> tuple[Records, Ints, int]:
+    """Flows in order, each once; a number for each one's group, in order; how many were left out."""
+    days = app_days(flows, written_at(flows))
+    order = _order(flows, days, flows["start"], source_ranks)
+    kept, groups = taken(flows, order), days[order]
+    groups = groups * (len(kept) // MOST_FLOWS + 1)
+    sizes = np.diff(np.append(np.flatnonzero(np.append(True, np.diff(groups) != 0)), len(kept)))
+    if sizes.max(initial=0) > MOST_FLOWS:
+        _cut(kept, groups, np.flatnonzero(np.repeat(sizes > MOST_FLOWS, sizes)), source_ranks)
+        order = np.argsort(groups, kind="stable")
+        kept, groups = taken(kept, order), groups[order]
+    again = np.append(False, same_as_before(kept) & (np.diff(groups) == 0))[: len(kept)]
+    if not again.any():
+        return kept, groups, 0
+    # Of several records of one flow the last, the most complete, is kept.
+    keep = ~np.append(again[1:], False)
+    return kept[keep], groups[keep], int(again.sum())
 
 
-def _order(flows: Records, source_ranks: Ints) -> Ints:
-    """Rows by (app, start), equal ones by everything else that a flow is."""
+def _cut(flows: Records, groups: Ints, rows: Ints, source_ranks: Ints) -> None:
+    """Number the stretches of the days whose flows stand at `rows`, in `groups`."""
+    own, written = flows[rows], written_at(flows[rows])
+    order = _order(own, groups[rows], written, source_ranks)
+    groups[rows[order]] += places_in_stretches(own[order], written[order], groups[rows[order]])
+
+
+def _order(flows: Records, groups: Ints, time: Ints, source_ranks: Ints) -> Ints:
+    """Rows by (group, time), equal ones by everything else that a flow is. time: us since epoch."""
     if not len(flows):
         return np.empty(0, np.int64)
-    apps, place = np.unique(flows["app"], return_inverse=True)
-    offset = flows["start"] - flows["start"].min()
+    offset = time - time.min()
     room = int(offset.max()) + 1
-    if room * len(apps) < np.iinfo(np.int64).max:
-        key = place * room + offset
+    if room * (int(groups.max()) + 1) >= np.iinfo(np.int64).max:
+        groups = np.unique(groups, return_inverse=True)[1]
+    if room * (int(groups.max()) + 1) < np.iinfo(np.int64).max:
+        key = groups * room + offset
         order = np.argsort(key)
     else:
-        order = np.lexsort((offset, place))
+        order = np.lexsort((offset, groups))
         key = np.zeros(len(flows), np.int64)
-        key[order[1:]] = np.cumsum((np.diff(place[order]) != 0) | (np.diff(offset[order]) != 0))
+        key[order[1:]] = np.cumsum((np.diff(groups[order]) != 0) | (np.diff(offset[order]) != 0))
     sorted_key = key[order]
     rows = _tied(sorted_key[1:] == sorted_key[:-1])
     if len(rows):
@@ -110,25 +142,6 @@ def _tied(same: Flags) -> Ints:
     tied = np.append(False, same)
     tied[:-1] |= same
     return np.flatnonzero(tied)
-
-
-def _without_duplicates(flows: Records) -> tuple[Records, int]:
-    """One record for each flow of each app: exports overlap, and the same file may be given twice.
-
-    Flows whose local port is not known may be several of a kind: only the same record read again, which has the same
-    number in its source, counts as the same.
-    """
-    if len(flows) < 2:
-        return flows, 0
-    same = np.ones(len(flows) - 1, bool)
-    for name in _SAME_FLOW:
-        same &= flows[name][1:] == flows[name][:-1]
-    if not same.any():
-        return flows, 0
-    again = np.diff(flows["flow_id"]) == 0
-    same &= (flows["local_port"][1:] != 0) | again
-    keep = np.append(~same, True)
-    return flows[keep], int(same.sum())
 
 
 def _flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
@@ -154,12 +167,15 @@ def _dialled(flows: Records) -> npt.NDArray[np.uint64]:
     return np.where(flows["remote"] == 0, flows["remote_port"].astype(np.uint64), flows["remote"])
 
 
-def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origin: Ints) -> tuple[VolumeColumns, int]:
+def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origins: Ints) -> tuple[VolumeColumns, int]:
     flow = _flow_rows(flows, volumes)
     known = (flow >= 0) & (volumes["duration"] <= COARSEST_US)
+    if len(volumes):
+        known &= _in_reach(flows, volumes, flow, offsets)
     flow, volumes = flow[known], volumes[known]
     order = _volume_order(flow, volumes)
     flow = flow[order]
+    origin = np.repeat(origins, np.diff(offsets))
     return (
         VolumeColumns(
             offsets=np.searchsorted(flow, offsets).astype(np.int64),
@@ -170,6 +186,19 @@ def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origin: Int
         ),
         int((~known).sum()),
     )
+
+
+def _in_reach(flows: Records, volumes: Records, flow: Ints, offsets: Ints) -> Flags:
+    """Whether each volume lies within the day, the stretch and VOLUME_REACH_US of its flow (rows; -1: none)."""
+    written = written_at(flows)
+    if not len(flows):
+        return np.zeros(len(volumes), bool)
+    day = written // DAY_US * DAY_US
+    first = np.append(True, (np.diff(flows["app"][offsets[:-1]]) != 0) | (np.diff(day[offsets[:-1]]) != 0))
+    last = np.maximum.reduceat(written, offsets[:-1])
+    begins = np.where(first, day[offsets[:-1]], np.append(0, last[:-1]))
+    begin = np.maximum(np.repeat(begins, np.diff(offsets)), written - VOLUME_REACH_US)[flow]
+    return np.asarray(volumes["start"] + volumes["duration"] > begin)
 
 
 def _volume_order(flow: Ints, volumes: Records) -> Ints:

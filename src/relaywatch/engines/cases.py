@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 
 import numpy as np
 
@@ -16,34 +17,68 @@ from relaywatch.detection.totals import FedLink, fed_link, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
 from relaywatch.engines.arrangement import Arranged
 from relaywatch.engines.records import Records
+from relaywatch.engines.stretches import DAY_US, evidence_of_day
 
 LEAST_EVIDENCE = 1.0
 """Natural log evidence from which a group is looked at closely; far below what any verdict asks for."""
 
+SIGNAL_REACH_US = 3_600_000_000
+"""Signals that ended longer than this before the day are left out: nothing of it is told by them."""
 _SAME_SIGNAL = ("app", "kind", "start", "end", "position", "local_port", "detail", "observability")
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One app that relays, or may: its flows, volumes and signals, and the episode.
+    """One app that relays on one day, or may: of its strongest stretch the flows, volumes and signals, and the episode.
 
-    flows: FLOW records of the app, rows as in the episode; volumes: in s from origin (us since epoch), flow rows as in
-    flows; signals: SIGNAL records of the app's device. Either episode or totals is given.
+    day: since epoch; flows: FLOW records of the app, rows as in the episode; volumes: in s from origin (us since
+    epoch), flow rows as in flows; signals: SIGNAL records of the app's device. Either episode or totals is given.
+    stretches: of the day; spans: first and last us since epoch of each of them that relays.
     """
 
     app: int
+    day: int
     origin: int
     flows: Records
     volumes: VolumeColumns
     signals: Records
     episode: Episode | None
     totals: FedLink | None
+    stretches: int = 1
+    spans: tuple[tuple[int, int], ...] = ()
 
 
 def cases_of(
     arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings, tables: Tables
 ) -> Iterator[Case]:
     """The cases of one shard; signals: SIGNAL records of the shard; source_ranks: as `arrange`."""
+    app_day = np.cumsum(np.append(True, (np.diff(arranged.apps) != 0) | (np.diff(arranged.days) != 0)))
+    stretches = np.bincount(app_day)
+    found = stretch_cases(arranged, signals, source_ranks, settings, tables)
+    for number, own in groupby(found, key=lambda numbered: int(app_day[numbered[0]])):
+        yield case_of_day([case for _, case in own], int(stretches[number]))
+
+
+def case_of_day(cases: Sequence[Case], stretches: int) -> Case:
+    """The case of an app's day, from those of its stretches; stretches: how many were judged."""
+    told = [case for case in cases if case.episode is not None]
+    if not told or stretches == 1:
+        return cases[0]
+    evidence = np.array([case.episode.log_evidence for case in told if case.episode is not None])
+    best = told[int(evidence.argmax())]
+    assert best.episode is not None  # noqa: S101  as those in `told`; for the type checker
+    episode = replace(best.episode, log_evidence=evidence_of_day(evidence, stretches))
+    return replace(best, episode=episode, stretches=stretches, spans=tuple(_span(case) for case in told))
+
+
+def _span(case: Case) -> tuple[int, int]:
+    return int(case.flows["start"].min()), int(max(case.flows["start"].max(), case.flows["end"].max()))
+
+
+def stretch_cases(
+    arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings, tables: Tables
+) -> Iterator[tuple[int, Case]]:
+    """The group and the case of each stretch that is worth one. Arguments as of cases_of."""
     signals = _settled(signals, source_ranks)
     uplink = float(settings.uplink_bytes_threshold)
     pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink, tables)
@@ -54,9 +89,9 @@ def cases_of(
         if strongest[number] >= LEAST_EVIDENCE:
             evidence = Found(float(pairs[number]), float(volumes[number]))
             episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings, tables)
-            yield _case(arranged, signals, number, episode, None)
+            yield number, _case(arranged, signals, number, episode, None)
         else:
-            yield _case(arranged, signals, number, None, fed_link(arranged.flows, number, uplink))
+            yield number, _case(arranged, signals, number, None, fed_link(arranged.flows, number, uplink))
 
 
 def _settled(signals: Records, source_ranks: Ints) -> Records:
@@ -75,12 +110,21 @@ def _case(arranged: Arranged, signals: Records, number: int, episode: Episode | 
     volumes = volumes_of(arranged.flows, arranged.volumes, number)
     return Case(
         app=int(arranged.apps[number]),
+        day=int(arranged.days[number]),
         origin=int(arranged.origins[number]),
         flows=flows,
         volumes=volumes._replace(
             time=volumes.time.copy(), bytes_out=volumes.bytes_out.copy(), bytes_in=volumes.bytes_in.copy()
         ),
-        signals=signals[signals["device"] == flows["device"][0]],
+        signals=_around(signals, int(flows["device"][0]), int(arranged.days[number])),
         episode=episode,
         totals=totals,
     )
+
+
+def _around(signals: Records, device: int, day: int) -> Records:
+    """The device's signals that tell of the day; an unknown end leaves a signal open."""
+    begin, end = day * DAY_US - SIGNAL_REACH_US, (day + 1) * DAY_US
+    lasting = (signals["end"] < signals["start"]) | (signals["end"] >= begin)
+    found: Records = signals[(signals["device"] == device) & (signals["start"] < end) & lasting]
+    return found

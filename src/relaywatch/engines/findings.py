@@ -108,9 +108,9 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class Directory:
     """What numbers in records stand for, and what is known beside the telemetry.
 
-    apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or ""); bar:
-    natural log evidence that a relay verdict asks for; twins: records of other sources that were merged into one, by
-    source code and position.
+    apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or ""); bars:
+    natural log evidence that a relay verdict asks for, by day since epoch; twins: records of other sources that were
+    merged into one, by source code and position.
     """
 
     apps: Mapping[int, AppKey]
@@ -118,7 +118,7 @@ class Directory:
     texts: Mapping[int, str]
     formats: Mapping[str, str]
     inventory: Mapping[tuple[str, str], Mapping[str, Any]]
-    bar: float
+    bars: Mapping[int, float]
     enrichment: Enrichment = field(default_factory=Enrichment)
     twins: Callable[[int, int], Sequence[tuple[int, int]]] = lambda _source, _position: ()
 
@@ -139,7 +139,7 @@ class Draft:
 
     def __init__(self, case: Case, directory: Directory, settings: Settings) -> None:
         self.case, self.directory, self.settings = case, directory, settings
-        self.key = directory.apps[case.app]
+        self.key, self.bar = directory.apps[case.app], directory.bars[case.day]
         self.start = (case.flows["start"] - case.origin) * US
         self.end = np.where(case.flows["end"] < case.flows["start"], self.start, (case.flows["end"] - case.origin) * US)
         self.bridges, self.legs, self.topology = _parts(case, self.start)
@@ -195,8 +195,8 @@ class Draft:
             return Judgement(Verdict.INSUFFICIENT_TELEMETRY, 1.0 / (1.0 + math.exp(-score)), score)
         sessions = self.counted_sessions(episode)
         convicting = [item for item in items if not item.explains or item.log_ratio <= 0.0]
-        verdict = judge(convicting, sessions, self.provable, self.settings, self.directory.bar).verdict
-        return replace(judge(items, sessions, self.provable, self.settings, self.directory.bar), verdict=verdict)
+        verdict = judge(convicting, sessions, self.provable, self.settings, self.bar).verdict
+        return replace(judge(items, sessions, self.provable, self.settings, self.bar), verdict=verdict)
 
     def finding(self, installs: OtherInstalls) -> Finding | None:
         """The finding, with what other installs contact; None where that leaves nothing worth a report."""
@@ -272,7 +272,7 @@ class Draft:
         shown = np.sort(np.argsort(-self.bridges.log_ratio, kind="stable")[:SHOWN_BRIDGES])
         client_legs, target_legs, bridge_list = self._shown(shown)
         return Finding(
-            finding_id=self._identity(first),
+            finding_id=self._identity(),
             verdict=verdict,
             probability=judged.probability,
             score=judged.score,
@@ -294,7 +294,7 @@ class Draft:
             context=[_context_fact(fact) for fact in (*self.facts.values(), novelty_fact(installs))],
             indicators=self.contacts.indicators,
             evidence=evidence,
-            evidence_bar=self.directory.bar,
+            evidence_bar=self.bar,
             not_observable=not_observable(self._missing(installs), self.around.observable),
             client_legs=client_legs,
             target_legs=target_legs,
@@ -325,6 +325,7 @@ class Draft:
         facts = [
             *([lateral_fact(lateral)] if lateral else []),
             *self._app_facts(),
+            *self._stretch_facts(),
             *context_facts(self.around, self.start[self.bridges.target], self.settings),
             organisations_fact(self.organisations),
             lookup_fact(near if seen or near else None),
@@ -340,6 +341,13 @@ class Draft:
         told = ", ".join(f"{count} by {way}" for way, count in ways.items() if count)
         if told:
             yield Fact("app identity", float(matched + inferred), "legs", f"the app of {len(seen)} legs: {told}")
+
+    def _stretch_facts(self) -> Iterator[Fact]:
+        """How much of the day relays, where it was judged in several stretches."""
+        count = len(self.case.spans)
+        if count:
+            part = f"{count} of the day's {self.case.stretches} stretches relay; bridges are the strongest one's"
+            yield Fact("stretches of the day", float(count), "stretches", part)
 
     def _connects(self) -> Floats:
         """When the relay came up, s: its first bridge, and each link that was dialled to a gateway."""
@@ -383,13 +391,16 @@ class Draft:
         return int(ports[counts.argmax()])
 
     def _span(self) -> tuple[datetime, datetime]:
-        """From the first bridge's begin to the last one's end."""
+        """From the first bridge's begin to the last one's end; from the first stretch that relays to the last."""
         flows = np.concatenate([self.targets, self.case.flows[self.bridges.client]])
         first = int(self.targets["start"].min())
-        return moment(first), moment(max(int(flows["end"].max()), int(flows["start"].max()), first))
+        last = max(int(flows["end"].max()), int(flows["start"].max()), first)
+        begins, ends = [first, *(a for a, _ in self.case.spans)], [last, *(b for _, b in self.case.spans)]
+        return moment(min(begins)), moment(max(ends))
 
-    def _identity(self, first: datetime) -> str:
-        parts = (self.key.device, self.key.package, str(self.key.uid), self.topology.value, first.isoformat())
+    def _identity(self) -> str:
+        """The same for one app and day, whatever more becomes known of it."""
+        parts = (self.key.device, self.key.package, str(self.key.uid), str(self.case.day))
         return hashlib.sha256("\x1f".join(parts).encode()).hexdigest()[:32]
 
     def _missing(self, installs: OtherInstalls) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -98,12 +99,17 @@ class Judged:
     not_judged: list[NotJudged] = field(default_factory=list)
     duplicates: int = 0
     unmatched: int = 0
-    apps: int = 0
+    apps: Counter[int] = field(default_factory=Counter)
+    """Apps judged, by day since epoch."""
 
-    @property
-    def evidence(self) -> Floats:
-        """Natural log evidence of each case that has an episode."""
-        return np.array([case.episode.log_evidence for case in self.cases if case.episode is not None], np.float64)
+    def evidence(self, day: int) -> Floats:
+        """Natural log evidence of each case of the day that has an episode."""
+        told = (case.episode.log_evidence for case in self.cases if case.episode is not None and case.day == day)
+        return np.array(list(told), np.float64)
+
+    def bars(self, settings: Settings) -> dict[int, float]:
+        """Natural log evidence that a relay verdict asks for, by day: rates are of apps a day."""
+        return {day: relay_bar(self.evidence(day), judged, settings) for day, judged in self.apps.items()}
 
 
 def judge(intake: Intake, plan: Hunt) -> Judged:
@@ -121,10 +127,16 @@ def judge(intake: Intake, plan: Hunt) -> Judged:
             result.cases.extend(stronger(cases, _of_whole_devices(flows, volumes, signals, intake, plan)))
             result.not_judged.extend(_not_judged(arranged, intake.registry))
             result.duplicates += arranged.duplicates
-            result.apps += len(arranged.apps)
+            result.apps.update(_days_judged(arranged))
             result.unmatched += arranged.unmatched
         plan.watcher.judged()
     return result
+
+
+def _days_judged(arranged: Arranged) -> Counter[int]:
+    """Apps judged, by day."""
+    app_days = np.unique(np.stack([arranged.days, arranged.apps.astype(np.int64)]), axis=1)
+    return Counter(app_days[0].tolist())
 
 
 def _of_whole_devices(flows: Records, volumes: Records, signals: Records, intake: Intake, plan: Hunt) -> list[Case]:
@@ -151,8 +163,8 @@ def _counted_only(flows: Records, volumes: Records, registry: Registry) -> list[
 def _not_judged(arranged: Arranged, registry: Registry) -> list[NotJudged]:
     """Apps of which no flow carries bytes in both directions."""
     known = (arranged.flows.bytes_out >= 0) & (arranged.flows.bytes_in >= 0)
-    with_bytes = np.add.reduceat(known, arranged.flows.offsets[:-1])
-    silent = registry.app_keys(arranged.apps[with_bytes == 0]).values()
+    with_bytes = arranged.apps[np.add.reduceat(known, arranged.flows.offsets[:-1]) > 0]
+    silent = registry.app_keys(np.setdiff1d(arranged.apps, with_bytes)).values()
     return [NotJudged(key.device, _named(key), "no flow has byte counts") for key in silent]
 
 
@@ -165,8 +177,8 @@ def _named(key: AppKey) -> str:
 def findings_of(judged: Judged, view: View, plan: Hunt) -> list[Finding]:
     """The findings of what was judged, gravest and most certain first."""
     cases, intake = judged.cases, view.intake
-    bar = relay_bar(judged.evidence, judged.apps, plan.settings)
-    directory = directory_of(cases, view, inventory_of(view), bar, plan.enrichment)
+    bars = judged.bars(plan.settings)
+    directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
     decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
     return sorted(decided, key=_gravity)
@@ -178,9 +190,9 @@ def inventory_of(view: View) -> Inventory:
 
 
 def directory_of(
-    cases: Sequence[Case], view: View, inventory: Inventory, bar: float, enrichment: Enrichment
+    cases: Sequence[Case], view: View, inventory: Inventory, bars: Mapping[int, float], enrichment: Enrichment
 ) -> Directory:
-    """What the numbers in the cases' records stand for. inventory, bar: as in Directory."""
+    """What the numbers in the cases' records stand for. inventory, bars: as in Directory."""
     intake = view.intake
     keys = [case.flows[name] for case in cases for name in ("remote", "name")]
     keys += [case.signals["detail"] for case in cases]
@@ -191,7 +203,7 @@ def directory_of(
         formats=view.formats,
         inventory=inventory_index(renamed(intake.inventory().iter_rows(named=True), view.identity)),
         twins=view.join.twins_of,
-        bar=bar,
+        bars=bars,
         enrichment=enrichment,
     )
 
