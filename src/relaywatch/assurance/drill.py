@@ -31,16 +31,14 @@ from relaywatch.assurance.scores import (
 )
 from relaywatch.assurance.twins import Host, Scene, Twin, as_of, ended_after, laid, mark_of, marks_of, scene_of
 from relaywatch.assurance.watching import Span
-from relaywatch.detection.columns import Ints
 from relaywatch.detection.discovery import relay_bar
-from relaywatch.engines.arrangement import arrange
-from relaywatch.engines.cases import Case, cases_of
+from relaywatch.engines.cases import Case
 from relaywatch.engines.findings import Directory, draft_of
-from relaywatch.engines.local import Hunt, Judged, directory_of, findings_of, inventory_of, judge
+from relaywatch.engines.judging import Judged, judge_part
+from relaywatch.engines.local import Hunt, directory_of, findings_of, inventory_of, judge
 from relaywatch.engines.names import text_keys
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME
 from relaywatch.engines.survey import summary_of
-from relaywatch.engines.unlaid import evidence_of
 from relaywatch.engines.view import View, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.model.assurance import ALL_DEVICES, NO_GROUP, Answer, DrillReport, PopulationAlarms
@@ -246,21 +244,18 @@ class _Stage:
 
     def _verdicts(self, twins: Sequence[Twin]) -> list[Verdict | None]:
         """Each twin's verdict; texts are looked up once for all of them."""
-        ranks = self._registry.source_ranks()
-        cases = [self._case(twin, ranks) for twin in twins]
+        cases = [self._case(twin) for twin in twins]
         directory = self._directory([case for case in cases if case is not None], twins)
         return [None if case is None else self._verdict(case, directory) for case in cases]
 
-    def _case(self, twin: Twin, ranks: Ints) -> Case | None:
+    def _case(self, twin: Twin) -> Case | None:
         """What the hunt looks at closely of the twin; of its app, or else of what no app is known for."""
         if not len(twin.flows):
             return None
-        arranged = arrange(twin.flows, twin.volumes, ranks)
-        found: dict[int, Case] = {}
-        for case in cases_of(arranged, twin.signals, ranks, self._plan.settings, self._plan.tables):
-            before = found.setdefault(case.app, case)
-            if evidence_of(before) < evidence_of(case):
-                found[case.app] = case
+        part = judge_part(
+            twin.flows, twin.volumes, twin.signals, self._registry, self._plan.settings, self._plan.tables
+        )
+        found = {case.app: case for case in sorted(part.cases(), key=lambda case: case.log_evidence)}
         return found.get(twin.marks.app) or found.get(twin.marks.nobody)
 
     def _directory(self, cases: Sequence[Case], twins: Sequence[Twin]) -> Directory:

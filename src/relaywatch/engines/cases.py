@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import groupby
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from relaywatch.detection.totals import FedLink, fed_link, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
 from relaywatch.engines.arrangement import Arranged
 from relaywatch.engines.records import Records
-from relaywatch.engines.stretches import DAY_US, evidence_of_day
+from relaywatch.engines.stretches import DAY_US
 
 LEAST_EVIDENCE = 1.0
 """Natural log evidence from which a group is looked at closely; far below what any verdict asks for."""
@@ -47,38 +46,24 @@ class Case:
     stretches: int = 1
     spans: tuple[tuple[int, int], ...] = ()
 
+    @property
+    def span(self) -> tuple[int, int]:
+        """First and last us since epoch of the flows."""
+        return int(self.flows["start"].min()), int(max(self.flows["start"].max(), self.flows["end"].max()))
 
-def cases_of(
-    arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings, tables: Tables
-) -> Iterator[Case]:
-    """The cases of one shard; signals: SIGNAL records of the shard; source_ranks: as `arrange`."""
-    app_day = np.cumsum(np.append(True, (np.diff(arranged.apps) != 0) | (np.diff(arranged.days) != 0)))
-    stretches = np.bincount(app_day)
-    found = stretch_cases(arranged, signals, source_ranks, settings, tables)
-    for number, own in groupby(found, key=lambda numbered: int(app_day[numbered[0]])):
-        yield case_of_day([case for _, case in own], int(stretches[number]))
-
-
-def case_of_day(cases: Sequence[Case], stretches: int) -> Case:
-    """The case of an app's day, from those of its stretches; stretches: how many were judged."""
-    told = [case for case in cases if case.episode is not None]
-    if not told or stretches == 1:
-        return cases[0]
-    evidence = np.array([case.episode.log_evidence for case in told if case.episode is not None])
-    best = told[int(evidence.argmax())]
-    assert best.episode is not None  # noqa: S101  as those in `told`; for the type checker
-    episode = replace(best.episode, log_evidence=evidence_of_day(evidence, stretches))
-    return replace(best, episode=episode, stretches=stretches, spans=tuple(_span(case) for case in told))
-
-
-def _span(case: Case) -> tuple[int, int]:
-    return int(case.flows["start"].min()), int(max(case.flows["start"].max(), case.flows["end"].max()))
+    @property
+    def log_evidence(self) -> float:
+        """Natural log evidence; minus infinity where only totals are known."""
+        return -np.inf if self.episode is None else self.episode.log_evidence
 
 
 def stretch_cases(
     arranged: Arranged, signals: Records, source_ranks: Ints, settings: Settings, tables: Tables
 ) -> Iterator[tuple[int, Case]]:
-    """The group and the case of each stretch that is worth one. Arguments as of cases_of."""
+    """The group and the case of each stretch of a shard that is worth one.
+
+    signals: SIGNAL records of the shard; source_ranks: as `arrange`.
+    """
     signals = _settled(signals, source_ranks)
     uplink = float(settings.uplink_bytes_threshold)
     pairs = score_bridging(arranged.flows, settings.time_window_s, FEWEST_BRIDGES, uplink, tables)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -14,28 +15,26 @@ from typing import Any, Final
 import numpy as np
 
 from relaywatch.detection.calibration import MEASURED, Tables
-from relaywatch.detection.columns import Floats
-from relaywatch.detection.discovery import relay_bar
+from relaywatch.detection.columns import Ints
 from relaywatch.detection.settings import Settings
 from relaywatch.engines import shards
-from relaywatch.engines.arrangement import Arranged, arrange
-from relaywatch.engines.cases import Case, cases_of
+from relaywatch.engines.cases import Case
 from relaywatch.engines.findings import Directory, Draft, draft_of, inventory_index
 from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import installs_of
 from relaywatch.engines.intake import Intake
-from relaywatch.engines.records import NO_UID, AppKey, Records, Registry
+from relaywatch.engines.judging import Judged, Part, judge_part, not_judged
 from relaywatch.engines.survey import summary_of
-from relaywatch.engines.unlaid import rests_on_nobody, stronger, whole_devices
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, apply
 from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import Finding
-from relaywatch.outputs.summary import HuntSummary, NotJudged
+from relaywatch.outputs.summary import HuntSummary
 from relaywatch.sources.discovery import discover
 
 LISTED_NOT_JUDGED: Final = 1_000
+ONLY_COUNTED: Final = "only its byte counters are seen, none of its connections"
 Inventory = Mapping[tuple[str, str], Mapping[str, Any]]
 """Inventory rows by (device, package or "")."""
 
@@ -91,87 +90,31 @@ def hunt(paths: Sequence[Path], plan: Hunt) -> HuntResult:
     return HuntResult(findings, summary)
 
 
-@dataclass(slots=True)
-class Judged:
-    """What judging all shards gave: cases, apps judged and apps that could not be, records left out."""
-
-    cases: list[Case] = field(default_factory=list)
-    not_judged: list[NotJudged] = field(default_factory=list)
-    duplicates: int = 0
-    unmatched: int = 0
-    apps: Counter[int] = field(default_factory=Counter)
-    """Apps judged, by day since epoch."""
-
-    def evidence(self, day: int) -> Floats:
-        """Natural log evidence of each case of the day that has an episode."""
-        told = (case.episode.log_evidence for case in self.cases if case.episode is not None and case.day == day)
-        return np.array(list(told), np.float64)
-
-    def bars(self, settings: Settings) -> dict[int, float]:
-        """Natural log evidence that a relay verdict asks for, by day: rates are of apps a day."""
-        return {day: relay_bar(self.evidence(day), judged, settings) for day, judged in self.apps.items()}
-
-
 def judge(intake: Intake, plan: Hunt) -> Judged:
-    """Judge every app, shard by shard; only cases are kept."""
+    """Judge every app, shard by shard, on all cores; only cases are kept."""
     plan.watcher.judging(shards.SHARDS)
-    ranks = intake.registry.source_ranks()
     result = Judged()
-    for shard in range(shards.SHARDS):
-        flows = intake.flows.read(shard)
-        volumes = intake.volumes.read(shard)
-        result.not_judged.extend(_counted_only(flows, volumes, intake.registry))
-        if len(flows):
-            arranged, signals = arrange(flows, volumes, ranks), intake.signals.read(shard)
-            cases = list(cases_of(arranged, signals, ranks, plan.settings, plan.tables))
-            result.cases.extend(stronger(cases, _of_whole_devices(flows, volumes, signals, intake, plan)))
-            result.not_judged.extend(_not_judged(arranged, intake.registry))
-            result.duplicates += arranged.duplicates
-            result.apps.update(_days_judged(arranged))
-            result.unmatched += arranged.unmatched
-        plan.watcher.judged()
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for part, counted in pool.map(lambda shard: _judge_shard(shard, intake, plan), range(shards.SHARDS)):
+            registry = intake.registry
+            result.not_judged += not_judged(
+                counted, registry, "only its byte counters are seen, none of its connections"
+            )
+            result.not_judged += not_judged(part.silent, registry, "no flow has byte counts")
+            result.cases += part.cases()
+            result.apps.update(day for _, day in part.told)
+            result.duplicates += part.duplicates
+            result.unmatched += part.unmatched
+            plan.watcher.judged()
     return result
 
 
-def _days_judged(arranged: Arranged) -> Counter[int]:
-    """Apps judged, by day."""
-    app_days = np.unique(np.stack([arranged.days, arranged.apps.astype(np.int64)]), axis=1)
-    return Counter(app_days[0].tolist())
-
-
-def _of_whole_devices(flows: Records, volumes: Records, signals: Records, intake: Intake, plan: Hunt) -> list[Case]:
-    """Cases whose client side is accepted sessions of nobody, found among all connections of their device."""
-    whole, ranks = whole_devices(flows, intake.registry), intake.registry.source_ranks()
-    if not len(whole):
-        return []
-    arranged = arrange(whole, volumes[np.isin(volumes["device"], whole["device"])], ranks)
-    cases = cases_of(arranged, signals, ranks, plan.settings, plan.tables)
-    return [case for case in cases if rests_on_nobody(case, flows, intake.registry)]
-
-
-def _counted_only(flows: Records, volumes: Records, registry: Registry) -> list[NotJudged]:
-    """Apps of which nothing but bytes of the whole uid is known."""
-    counted = np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"])
-    if not len(counted):
-        return []
-    keys = registry.app_keys(counted).values()
-    return [
-        NotJudged(key.device, _named(key), "only its byte counters are seen, none of its connections") for key in keys
-    ]
-
-
-def _not_judged(arranged: Arranged, registry: Registry) -> list[NotJudged]:
-    """Apps of which no flow carries bytes in both directions."""
-    known = (arranged.flows.bytes_out >= 0) & (arranged.flows.bytes_in >= 0)
-    with_bytes = arranged.apps[np.add.reduceat(known, arranged.flows.offsets[:-1]) > 0]
-    silent = registry.app_keys(np.setdiff1d(arranged.apps, with_bytes)).values()
-    return [NotJudged(key.device, _named(key), "no flow has byte counts") for key in silent]
-
-
-def _named(key: AppKey) -> str:
-    if key.package:
-        return key.package
-    return "unknown app" if key.uid == NO_UID else f"uid {key.uid}"
+def _judge_shard(shard: int, intake: Intake, plan: Hunt) -> tuple[Part, Ints]:
+    """One shard's part, and the apps of which nothing but bytes of the whole uid is known."""
+    flows, volumes = intake.flows.read(shard), intake.volumes.read(shard)
+    counted = np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"]).astype(np.int64)
+    signals = intake.signals.read(shard)
+    return judge_part(flows, volumes, signals, intake.registry, plan.settings, plan.tables), counted
 
 
 def findings_of(judged: Judged, view: View, plan: Hunt) -> list[Finding]:

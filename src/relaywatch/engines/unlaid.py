@@ -37,18 +37,3 @@ def rests_on_nobody(case: Case, flows: Records, registry: Registry) -> bool:
     legs = case.flows[case.episode.legs]
     known = [key in places for key in zip(legs["source"].tolist(), legs["position"].tolist(), strict=True)]
     return sum(known) >= LEAST_SHARE * len(known)
-
-
-def stronger(cases: list[Case], further: list[Case]) -> list[Case]:
-    """The cases with the further ones, of each app and day the one with most evidence."""
-    best = {(case.app, case.day): case for case in cases}
-    for case in further:
-        before = best.get((case.app, case.day))
-        if before is None or evidence_of(before) < evidence_of(case):
-            best[case.app, case.day] = case
-    return list(best.values())
-
-
-def evidence_of(case: Case) -> float:
-    """Natural log evidence of a case; minus infinity where only totals are known."""
-    return -np.inf if case.episode is None else case.episode.log_evidence
