@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from datetime import UTC, datetime
@@ -64,9 +63,10 @@ def hunt_command(
     enrichment = load_enrichment(asn, indicators)
     with Bar(Console(stderr=True)) as bar:
         result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
-    _remember(result.findings)
+    lines = list(map(json_line, result.findings))
+    _remember(lines)
     if as_json:
-        write_ndjson(result.findings, sys.stdout)
+        sys.stdout.writelines(lines)
     elif as_ocsf:
         write_ocsf(result.findings, sys.stdout)
     else:
@@ -167,15 +167,14 @@ def _last_hunt() -> Path:
     return Path(state) / "relaywatch" / "last-hunt.ndjson"
 
 
-def _remember(findings: list[Finding]) -> None:
-    """Keep the findings for explain; a hunt does not fail because they cannot be kept."""
+def _remember(lines: list[str]) -> None:
+    """Keep the findings' lines for explain; a hunt does not fail because they cannot be kept."""
     path = _last_hunt()
-    text = io.StringIO()
-    write_ndjson(findings, text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
-        fresh.write_text(text.getvalue(), encoding="utf-8")
+        with fresh.open("w", encoding="utf-8") as stream:
+            stream.writelines(lines)
         fresh.replace(path)
     except OSError as fault:
         Console(stderr=True).print(f"findings are not kept for explain: {escape(str(fault))}", style="yellow")
