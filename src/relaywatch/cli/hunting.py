@@ -21,10 +21,7 @@ from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Finding
 from relaywatch.outputs.account import hunt_account
-from relaywatch.outputs.explanation import explain
-from relaywatch.outputs.html import write_report
 from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
-from relaywatch.outputs.ocsf import write_ocsf
 from relaywatch.outputs.terminal import render
 
 SHORTEST_ID: Final = 4
@@ -68,12 +65,16 @@ def hunt_command(
     if as_json:
         sys.stdout.writelines(lines)
     elif as_ocsf:
+        from relaywatch.outputs.ocsf import write_ocsf  # the library of OCSF's objects is slow to load
+
         write_ocsf(result.findings, sys.stdout)
     else:
         render(result.findings, result.summary, Output())
     for line in hunt_account(result.summary):
         tell(line)
     if html is not None:
+        from relaywatch.outputs.html import write_report
+
         write_report(result.findings, result.summary, html)
     raise typer.Exit(_status(result))
 
@@ -104,6 +105,8 @@ def explain_command(
     as_json: AsJson = False,
 ) -> None:
     """Show every number behind a verdict."""
+    from relaywatch.outputs.explanation import explain
+
     path = source or _last_hunt()
     if not path.exists():
         raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
