@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -19,10 +20,16 @@ CONTACTS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 30).map(la
 
 def filled(wanted: set[str], contacts: list[tuple[str, str]]) -> Installs:
     held = Installs({"com.example.app": wanted})
-    for device, who in contacts:
-        held.installed("com.example.app", device)
-        held.contacted("com.example.app", device, who)
+    for part in (contacts[:30], contacts[30:]):
+        for device, _ in part:
+            held.installed("com.example.app", device)
+        held.contacted(rows_of("com.example.app", part))
     return held
+
+
+def rows_of(package: str, contacts: list[tuple[str, str]]) -> pl.DataFrame:
+    rows = [(package, device, who) for device, who in contacts]
+    return pl.DataFrame(rows, dict.fromkeys(("package", "device", "party"), pl.String), orient="row")
 
 
 @given(CONTACTS, st.sets(st.integers(0, 30).map(lambda k: f"p{k}.example")))
@@ -47,7 +54,7 @@ def test_order_does_not_matter_also_beyond_the_bound(contacts, random):
 def test_packages_that_nobody_asked_for_are_unknown():
     held = filled({"p1.example"}, [("a", "p1.example"), ("b", "p1.example"), ("c", "p2.example")])
     held.installed("com.other", "a")
-    held.contacted("com.other", "a", "p1.example")
+    held.contacted(rows_of("com.other", [("a", "p1.example")]))
     assert held.beside("com.other", "a", ["p1.example"]).share is None
 
 

@@ -5,7 +5,7 @@ Memory follows the destinations that findings bridged, MOST_PARTIES a package, a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from heapq import nsmallest
 from typing import Final
@@ -23,8 +23,6 @@ MOST_PARTIES: Final = 16_384
 followed, the same ones on every run: a random sample, whose share is off by 0.4 % (one deviation) at the most."""
 HELD_CONTACTS: Final = 1_000_000
 """Contacts gathered before their names are looked up: 20 MB."""
-OWN_AND_ANOTHER: Final = 2
-"""Devices remembered for a destination: two of them tell any third that it is not alone."""
 
 
 class Installs:
@@ -33,29 +31,37 @@ class Installs:
     def __init__(self, wanted: Mapping[str, Iterable[str]]) -> None:
         """wanted: the parties to follow, by package."""
         self._devices: dict[str, set[str]] = {package: set() for package in wanted}
-        self._contacts: dict[str, dict[int, tuple[str, ...]]] = {
-            package: dict.fromkeys(nsmallest(MOST_PARTIES, {_hash(who) for who in parties}), ())
-            for package, parties in wanted.items()
+        # Of the devices that contact a party the first and last by name: two of them tell any third it is not alone.
+        self._contacts: dict[str, dict[str, tuple[str, ...]]] = {
+            package: dict.fromkeys(_sampled(set(parties)), ()) for package, parties in wanted.items()
         }
+        rows = [(package, who) for package, parties in self._contacts.items() for who in parties]
+        self._followed = pl.DataFrame(rows, {"package": pl.String, "party": pl.String}, orient="row")
 
     def installed(self, package: str, device: str) -> None:
         """The device has the package; packages that nobody asked for are passed over."""
         if package in self._devices:
             self._devices[package].add(device)
 
-    def contacted(self, package: str, device: str, who: str) -> None:
-        """The package contacts a party on the device; packages and parties that nobody asked for are passed over."""
-        followed = self._contacts.get(package, {})
-        devices = followed.get(_hash(who))
-        if devices is not None and device not in devices and len(devices) < OWN_AND_ANOTHER:
-            followed[_hash(who)] = (*devices, device)
+    def contacted(self, contacts: pl.DataFrame) -> None:
+        """Take in contacts: package, device, party. Packages and parties that nobody asked for are passed over."""
+        asked = contacts.join(self._followed, on=["package", "party"], how="semi")
+        ends = asked.group_by("package", "party").agg(pl.min("device").alias("first"), pl.max("device").alias("last"))
+        for package, who, first, last in ends.iter_rows():
+            known = {*self._contacts[package][who], first, last}
+            self._contacts[package][who] = (min(known), max(known))
 
     def beside(self, package: str, device: str, parties: Iterable[str]) -> OtherInstalls:
         """What installs on other devices contact of the parties; nothing is known of packages that nobody asked for."""
         followed = self._contacts.get(package, {})
-        compared = [followed[key] for key in {_hash(who) for who in parties} if key in followed]
+        compared = [followed[who] for who in set(parties) if who in followed]
         alone = sum(not set(devices) - {device} for devices in compared)
         return OtherInstalls(len(self._devices.get(package, ())), len(compared), alone)
+
+
+def _sampled(parties: Collection[str]) -> Collection[str]:
+    """The parties, of more than MOST_PARTIES those with the smallest hashes."""
+    return nsmallest(MOST_PARTIES, parties, key=_hash) if len(parties) > MOST_PARTIES else parties
 
 
 def _hash(who: str) -> int:
@@ -70,9 +76,10 @@ def installs_of(
     for apps, contacts in _gathered(shards if wanted else (), registry, wanted):
         for app in apps.values():
             installs.installed(app.package, app.device)
+        who = [(code, app.package, app.device) for code, app in apps.items()]
+        identities = pl.DataFrame(who, {"app": pl.UInt32, "package": pl.String, "device": pl.String}, orient="row")
         reached = contacts.join(_followed(contacts, names, wanted), on=["name", "remote"])
-        for code, who in reached.select("app", "party").unique().iter_rows():
-            installs.contacted(apps[code].package, apps[code].device, who)
+        installs.contacted(reached.join(identities, on="app"))
     return installs
 
 
@@ -94,9 +101,10 @@ def _gathered(
     apps: dict[int, AppKey] = {}
     for flows in shards:
         own = {code: key for code, key in _apps(flows, registry).items() if key.package in wanted}
-        rows = flows[np.isin(flows["app"], list(own)) & (flows["direction"] != Direction.INBOUND)]
+        rows = np.flatnonzero(np.isin(flows["app"], list(own)) & (flows["direction"] != Direction.INBOUND))
         apps |= own
-        held.append(pl.DataFrame({name: rows[name] for name in ("app", "name", "remote")}).unique())
+        reached = pl.DataFrame({name: flows[name][rows] for name in ("app", "name", "remote")})
+        held.append(reached.group_by(pl.all()).agg())  # as unique(), in less time
         if sum(map(len, held)) > HELD_CONTACTS:
             yield apps, pl.concat(held)
             held, apps = [], {}
@@ -105,4 +113,4 @@ def _gathered(
 
 
 def _apps(flows: Records, registry: Registry) -> dict[int, AppKey]:
-    return registry.app_keys(np.unique(flows["app"])) if len(flows) else {}
+    return registry.app_keys(np.flatnonzero(np.bincount(flows["app"])).astype(np.uint32)) if len(flows) else {}
