@@ -214,7 +214,7 @@ class TestOutput:
         def fails(*_: object) -> None:
             raise OSError(28, "No space left on device", "report.html")
 
-        monkeypatch.setattr(hunting, "write_report", fails)
+        monkeypatch.setattr("relaywatch.outputs.html.write_report", fails)
         status, out, err = run("hunt", relays, "--html", tmp_path / "report.html", "--json")
         assert (status, len(out.splitlines())) == (Exit.UNUSABLE, 2)
         assert err == "relaywatch: report.html: No space left on device.\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -11,23 +12,31 @@ from scenarios import Recorder, found, hunted, listener_relay, own_traffic, site
 
 from relaywatch.detection.spread import FEWEST_INSTALLS, MOST_FOR_NOVEL, OtherInstalls, novelty_fact, novelty_items
 from relaywatch.engines import installs
-from relaywatch.engines.installs import Installs
+from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.model.finding import Verdict
 
+APP, OTHER = (20_000, "com.example.app"), (20_000, "com.other")
 CONTACTS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 30).map(lambda k: f"p{k}.example")), max_size=80)
 
 
 def filled(wanted: set[str], contacts: list[tuple[str, str]]) -> Installs:
-    held = Installs({"com.example.app": wanted})
-    for device, who in contacts:
-        held.installed("com.example.app", device)
-        held.contacted("com.example.app", device, who)
+    held = Installs({APP: wanted})
+    for part in (contacts[:30], contacts[30:]):
+        for device, _ in part:
+            held.installed(APP, device)
+        held.contacted(rows_of(APP, part))
     return held
+
+
+def rows_of(package: Packaged, contacts: list[tuple[str, str]]) -> pl.DataFrame:
+    rows = [(*package, device, who) for device, who in contacts]
+    texts = dict.fromkeys(("package", "device", "party"), pl.String)
+    return pl.DataFrame(rows, {"day": pl.Int32, **texts}, orient="row")
 
 
 @given(CONTACTS, st.sets(st.integers(0, 30).map(lambda k: f"p{k}.example")))
 def test_counts_are_those_of_whole_sets(contacts, wanted):
-    told = filled(wanted, contacts).beside("com.example.app", "a", wanted)
+    told = filled(wanted, contacts).beside(APP, "a", wanted)
     others = {who for device, who in contacts if device != "a"}
     assert told == OtherInstalls(len({device for device, _ in contacts}), len(wanted), len(wanted - others))
 
@@ -39,16 +48,16 @@ def test_order_does_not_matter_also_beyond_the_bound(contacts, random):
     random.shuffle(shuffled)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(installs, "MOST_PARTIES", 7)
-        told = [filled(wanted, order).beside("com.example.app", "a", wanted) for order in (contacts, shuffled)]
+        told = [filled(wanted, order).beside(APP, "a", wanted) for order in (contacts, shuffled)]
     assert told[0] == told[1]
     assert told[0].compared == 7
 
 
 def test_packages_that_nobody_asked_for_are_unknown():
     held = filled({"p1.example"}, [("a", "p1.example"), ("b", "p1.example"), ("c", "p2.example")])
-    held.installed("com.other", "a")
-    held.contacted("com.other", "a", "p1.example")
-    assert held.beside("com.other", "a", ["p1.example"]).share is None
+    held.installed(OTHER, "a")
+    held.contacted(rows_of(OTHER, [("a", "p1.example")]))
+    assert held.beside(OTHER, "a", ["p1.example"]).share is None
 
 
 @given(st.integers(0, 10), st.integers(0, 500), st.data())
@@ -62,7 +71,7 @@ def test_other_installs_move_the_odds_modestly_and_only_where_known(devices, com
         assert item.explains
 
 
-def fleet(devices: int, shared: int, *, package: str | None = "com.example.app") -> list[Recorder]:
+def fleet(devices: int, shared: int, *, package: str | None = APP[1]) -> list[Recorder]:
     """A relay on phone-1; on the others the same app contacts the first `shared` of the sites that it reached."""
     phones = [listener_relay(np.random.default_rng(5), Recorder(device="phone-1", package=package))]
     reached = sorted({row["remote_hostname"] for row in phones[0].rows["flows"] if row["remote_hostname"]})
@@ -96,7 +105,7 @@ def test_share_of_destinations_that_only_this_install_contacts(shared, monkeypat
     assert hunt_of(phones)[0].spread.only_here == finding.spread.only_here
 
 
-@pytest.mark.parametrize(("devices", "package"), [(1, "com.example.app"), (2, "com.example.app"), (4, None)])
+@pytest.mark.parametrize(("devices", "package"), [(1, APP[1]), (2, APP[1]), (4, None)])
 def test_share_is_not_observable_on_few_devices_or_without_a_package(devices, package):
     (finding,) = [f for f in hunt_of(fleet(devices, 2, package=package)) if f.device.uid == "phone-1"]
     assert finding.spread.only_here is None

@@ -1,4 +1,7 @@
-"""The commands that say what could be seen: coverage, drill, report, attack."""
+"""The commands that say what could be seen: coverage, drill, report, attack.
+
+What only these commands need is imported when one of them runs: every other command starts without it.
+"""
 
 from __future__ import annotations
 
@@ -9,32 +12,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.console import Console
 
-from relaywatch.assurance.coverage import coverage
 from relaywatch.assurance.episodes import Evasion
-from relaywatch.assurance.readiness import readiness
-from relaywatch.attack.drift import compare
-from relaywatch.attack.release import read_release, vendored_release
 from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Overrides, Paths, SettingsFile, app, tell
 from relaywatch.detection.settings import SETTINGS, Settings, load
 from relaywatch.engines.local import Hunt
 from relaywatch.governance.exceptions import Exceptions, load_exceptions, statuses
-from relaywatch.model.assurance import AssuranceReport, CoverageReport, DrillReport
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Topology
 from relaywatch.outputs.account import hunt_account
-from relaywatch.outputs.assurance_files import write_report_files
-from relaywatch.outputs.assurance_text import broken
-from relaywatch.outputs.attack_table import drift_records, render_drift, render_vendored, vendored_records
-from relaywatch.outputs.coverage_table import coverage_records, render_coverage
-from relaywatch.outputs.drill_table import drill_records, render_drill
 from relaywatch.outputs.native import json_line
-from relaywatch.outputs.ocsf_insufficient import write_insufficient
-from relaywatch.outputs.score_files import write_scores
+
+if TYPE_CHECKING:
+    from relaywatch.model.assurance import CoverageReport, DrillReport
 
 Window = Annotated[str, typer.Option("--window", help="Length of the windows: a number and s, m, h or d")]
 DeviceName = Annotated[str, typer.Option("--device", help="The device, for formats that do not name one")]
@@ -81,6 +75,10 @@ def coverage_command(
 
     Exit status: 0 all read, 2 unusable input, 3 some records could not be read.
     """
+    from relaywatch.assurance.coverage import coverage
+    from relaywatch.outputs.coverage_table import coverage_records, render_coverage
+    from relaywatch.outputs.ocsf_insufficient import write_insufficient
+
     if as_json and as_ocsf:
         raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
     window_s, settings = _window_s(window), load(settings_file, overrides or ())
@@ -111,6 +109,9 @@ def _write_scores(
     site: str,
     folder: Path,
 ) -> None:
+    from relaywatch.assurance.readiness import readiness
+    from relaywatch.outputs.score_files import write_scores
+
     ready = readiness(report, drilled, settings, exceptions, datetime.now(UTC), site)
     robust = (ready.robustness, ready.bare, ready.lowered)
     for path in write_scores(ready.components, ready.scores, ready.scope, robust, ready.qualities, folder):
@@ -163,6 +164,9 @@ def drill_command(
     Needs the extra: pip install 'relaywatch[assurance]'. The telemetry is only read. Exit status: 0 drilled, 1 a
     promise of coverage is broken, 2 unusable input, 3 some records could not be read.
     """
+    from relaywatch.outputs.assurance_text import broken
+    from relaywatch.outputs.drill_table import drill_records, render_drill
+
     drill, drill_plan = _drilling()
     plan = drill_plan(
         topologies=tuple(topologies or Topology),
@@ -224,6 +228,9 @@ def report_command(
     Needs the extra: pip install 'relaywatch[assurance]'. Exit status: 0 written, 2 unusable input, 3 some records could
     not be read.
     """
+    from relaywatch.model.assurance import AssuranceReport
+    from relaywatch.outputs.assurance_files import write_report_files
+
     drill, drill_plan = _drilling()
     _check_folder(folder)
     settings, window_s, now = load(settings_file, overrides or ()), _window_s(window), datetime.now(UTC)
@@ -274,6 +281,10 @@ def attack_command(
 
     Exit status: 0 no drift, 1 drift, 2 unusable input.
     """
+    from relaywatch.attack.drift import compare
+    from relaywatch.attack.release import read_release, vendored_release
+    from relaywatch.outputs.attack_table import drift_records, render_drift, render_vendored, vendored_records
+
     vendored = vendored_release()
     drifts = [compare(vendored, read_release(path)) for path in paths or ()]
     elements = {setting.name: setting.default for setting in SETTINGS if setting.attack}

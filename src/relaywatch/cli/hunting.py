@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from datetime import UTC, datetime
@@ -22,10 +21,7 @@ from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Finding
 from relaywatch.outputs.account import hunt_account
-from relaywatch.outputs.explanation import explain
-from relaywatch.outputs.html import write_report
 from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
-from relaywatch.outputs.ocsf import write_ocsf
 from relaywatch.outputs.terminal import render
 
 SHORTEST_ID: Final = 4
@@ -64,16 +60,21 @@ def hunt_command(
     enrichment = load_enrichment(asn, indicators)
     with Bar(Console(stderr=True)) as bar:
         result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
-    _remember(result.findings)
+    lines = list(map(json_line, result.findings))
+    _remember(lines)
     if as_json:
-        write_ndjson(result.findings, sys.stdout)
+        sys.stdout.writelines(lines)
     elif as_ocsf:
+        from relaywatch.outputs.ocsf import write_ocsf  # the library of OCSF's objects is slow to load
+
         write_ocsf(result.findings, sys.stdout)
     else:
         render(result.findings, result.summary, Output())
     for line in hunt_account(result.summary):
         tell(line)
     if html is not None:
+        from relaywatch.outputs.html import write_report
+
         write_report(result.findings, result.summary, html)
     raise typer.Exit(_status(result))
 
@@ -104,6 +105,8 @@ def explain_command(
     as_json: AsJson = False,
 ) -> None:
     """Show every number behind a verdict."""
+    from relaywatch.outputs.explanation import explain
+
     path = source or _last_hunt()
     if not path.exists():
         raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
@@ -167,15 +170,14 @@ def _last_hunt() -> Path:
     return Path(state) / "relaywatch" / "last-hunt.ndjson"
 
 
-def _remember(findings: list[Finding]) -> None:
-    """Keep the findings for explain; a hunt does not fail because they cannot be kept."""
+def _remember(lines: list[str]) -> None:
+    """Keep the findings' lines for explain; a hunt does not fail because they cannot be kept."""
     path = _last_hunt()
-    text = io.StringIO()
-    write_ndjson(findings, text)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_suffix(".new")
-        fresh.write_text(text.getvalue(), encoding="utf-8")
+        with fresh.open("w", encoding="utf-8") as stream:
+            stream.writelines(lines)
         fresh.replace(path)
     except OSError as fault:
         Console(stderr=True).print(f"findings are not kept for explain: {escape(str(fault))}", style="yellow")

@@ -8,7 +8,6 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markdown import Markdown
 
 from relaywatch.cli.shell import AsJson, Output, app
 from relaywatch.model.errors import RelaywatchError
@@ -28,6 +27,8 @@ def evaluate_command(
 
     Needs the extra: pip install 'relaywatch[evaluate]'. Exit status: 0 done, 2 unusable input.
     """
+    from rich.markdown import Markdown
+
     try:
         from relaywatch.evaluation.plots import write_plots
         from relaywatch.evaluation.report import as_json as result_json

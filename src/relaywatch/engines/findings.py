@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from functools import cached_property
+from itertools import pairwise
+from typing import Any, Final, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from relaywatch import __version__
 from relaywatch.attack.provenance import attack_provenance
@@ -56,6 +59,7 @@ from relaywatch.engines.arrangement import US
 from relaywatch.engines.balance import balance_bins
 from relaywatch.engines.cases import Case
 from relaywatch.engines.contacts import NAMED_SHARE, contacts_of
+from relaywatch.engines.installs import Packaged
 from relaywatch.engines.records import (
     APP_INFERRED,
     APP_MATCHED,
@@ -102,6 +106,9 @@ USER_ID_UIDS: Final = 100_000
 _PROTOCOLS: Final = {6: "tcp", 17: "udp"}
 _DIRECTIONS: Final = (Direction.INBOUND, Direction.OUTBOUND)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_Key = TypeVar("_Key", bound=Hashable)
+Codes = npt.NDArray[np.uint32]
+Keys = npt.NDArray[np.uint64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +116,8 @@ class Directory:
     """What numbers in records stand for, and what is known beside the telemetry.
 
     apps, sources: by code; texts: by names key; formats: by source; inventory: rows by (device, package or ""); bars:
-    natural log evidence that a relay verdict asks for, by day since epoch; twins: records of other sources that were
-    merged into one, by source code and position.
+    natural log evidence that a relay verdict asks for, by day since epoch; twins: of records by source code and
+    position, the source code and position of those that were merged into each.
     """
 
     apps: Mapping[int, AppKey]
@@ -120,7 +127,9 @@ class Directory:
     inventory: Mapping[tuple[str, str], Mapping[str, Any]]
     bars: Mapping[int, float]
     enrichment: Enrichment = field(default_factory=Enrichment)
-    twins: Callable[[int, int], Sequence[tuple[int, int]]] = lambda _source, _position: ()
+    twins: Callable[[Codes, Ints], Sequence[Sequence[tuple[int, int]]]] = lambda sources, _positions: (
+        [()] * len(sources)
+    )
 
 
 def moment(microseconds: int) -> datetime:
@@ -157,9 +166,9 @@ class Draft:
             label=inventory.get("app_label"),
         )
         self.port = self._listener_port()
-        self.names = [self._text(key) for key in self.targets["name"]]
-        self.addresses = [self._text(key) or "" for key in self.targets["remote"]]
-        clients = [self._text(key) or "" for key in case.flows["remote"][self.bridges.client]]
+        self.names = self._texts(self.targets["name"])
+        self.addresses = self._addresses(self.targets)
+        clients = self._addresses(case.flows[self.bridges.client])
         # A client whose address no source shows may stand in the phone's own network.
         public = all(clients) and not any(map(is_private, clients))
         self.from_outside = self.topology is Topology.ACCEPTED and public
@@ -177,15 +186,15 @@ class Draft:
         self.organisations = self._organisations()
         self.facts = self._facts()
 
-    @property
-    def compared(self) -> tuple[str, frozenset[str]]:
-        """Package, and the bridged public parties: what other installs are asked about; empty where it is not known."""
+    @cached_property
+    def compared(self) -> tuple[Packaged, frozenset[str]]:
+        """Day and package, and the bridged public parties, about which other installs are asked; none if not known."""
         public = {
             who
             for who, address in zip(self.spread.parties, self.addresses, strict=True)
             if who and not is_private(address)
         }
-        return self.key.package, frozenset(public if self.key.package else ())
+        return (self.case.day, self.key.package), frozenset(public if self.key.package else ())
 
     def judged(self, items: Sequence[Item]) -> Judgement:
         """The judgement of the items; what explains raises its probability, and not its verdict."""
@@ -232,25 +241,31 @@ class Draft:
         received = self.targets["bytes_in"].astype(np.float64)
         return conserved(self.bridges.downstream, received, self.settings.byte_symmetry_tolerance, ADDED_BYTES)
 
-    def _beyond_one(self, episode: Episode) -> tuple[float, float]:
-        """Evidence without the party that gives most of it, and in all."""
-        return evidence_beyond_one(episode.units, [self._party(row) for row in episode.units.rows.tolist()])
+    @cached_property
+    def _beyond_one(self) -> tuple[float, float] | None:
+        """Evidence without the party that gives most of it, and in all; None where no episode gives any."""
+        if self.case.episode is None:
+            return None
+        units = self.case.episode.units
+        flows = self.case.flows[units.rows]
+        ends = zip(units.rows.tolist(), self._texts(flows["name"]), self._addresses(flows), strict=True)
+        # A unit without a flow has row NONE, below 0, and no party.
+        return evidence_beyond_one(units, [party(name, address) if row >= 0 else "" for row, name, address in ends])
 
     def items(self) -> list[Item]:
         """All evidence, bridging first."""
         episode, settings = self.case.episode, self.settings
         if episode is None and self.case.totals is not None:
-            core, beyond_one = [totals_item(self.case.totals)], None
+            core = [totals_item(self.case.totals)]
         elif episode is not None:
             core = [bridging_item(episode, self.counted_sessions(episode))]
-            beyond_one = self._beyond_one(episode)
         allowed = settings.allows_app(self.app.package, self.app.signing_digest)
         return [
             *core,
             spread_item(
                 self.spread,
                 settings.concurrent_destination_threshold,
-                beyond_one,
+                self._beyond_one,
                 from_outside=self.from_outside,
             ),
             *([role_item(self.app.package)] if self.app.package is not None and not allowed else []),
@@ -374,15 +389,12 @@ class Draft:
             lateral=int(lateral.value or 0) if lateral is not None else 0,
         )
 
-    def _text(self, key: int) -> str | None:
-        return self.directory.texts.get(int(key))
+    def _texts(self, keys: Keys) -> list[str | None]:
+        return [self.directory.texts.get(key) for key in keys.tolist()]
 
-    def _party(self, row: int) -> str:
-        """The party at the other end of one of the app's flows; empty where there is no flow."""
-        if row < 0:
-            return ""
-        flow = self.case.flows[row]
-        return party(self._text(flow["name"]), self._text(flow["remote"]) or "")
+    def _addresses(self, flows: Records) -> list[str]:
+        """The flows' remotes, empty where no source shows them."""
+        return [text or "" for text in self._texts(flows["remote"])]
 
     def _listener_port(self) -> int | None:
         if self.topology is not Topology.ACCEPTED:
@@ -440,7 +452,7 @@ class Draft:
             null=item.null,
             settings=list(item.settings),
             log_sources=log_sources_for(item.name) if item.log_ratio >= 0.0 else [],
-            records=[record for row in rows[:SHOWN_RECORDS] for record in self._records(row)],
+            records=self._records(rows[:SHOWN_RECORDS]),
             record_count=len(rows),
         )
 
@@ -456,113 +468,117 @@ class Draft:
             return rows
         return self.targets if item.kind in {"spread", "novelty"} else np.concatenate([self.clients, self.targets])
 
-    def _record(self, row: np.void) -> SourceRecord:
-        return SourceRecord(source=self.directory.sources[int(row["source"])], position=int(row["position"]))
-
-    def _records(self, row: np.void) -> list[SourceRecord]:
-        """The row's record, and those of other sources that were merged into it."""
-        twins = self.directory.twins(int(row["source"]), int(row["position"]))
-        named = sorted((self.directory.sources[code], position) for code, position in twins)
-        return [self._record(row), *(SourceRecord(source=source, position=position) for source, position in named)]
+    def _records(self, rows: Records) -> list[SourceRecord]:
+        """The rows' records, each followed by those of other sources that were merged into it."""
+        names, found = self.directory.sources, list[tuple[str, int]]()
+        twins = self.directory.twins(rows["source"], rows["position"])
+        for source, position, merged in zip(rows["source"].tolist(), rows["position"].tolist(), twins, strict=True):
+            found += [(names[source], position), *sorted((names[code], place) for code, place in merged)]
+        return [SourceRecord(source=source, position=position) for source, position in found]
 
     def _sources(self) -> list[SourceSummary]:
         codes = set(np.concatenate([self.case.flows["source"], self.case.signals["source"]]).tolist())
-        for row in np.concatenate([self.clients, self.targets]):
-            codes |= {code for code, _ in self.directory.twins(int(row["source"]), int(row["position"]))}
+        legs = np.concatenate([self.clients, self.targets])
+        codes.update(code for twins in self.directory.twins(legs["source"], legs["position"]) for code, _ in twins)
         names = sorted(self.directory.sources[code] for code in codes)
         return [SourceSummary(source=name, format=self.directory.formats.get(name, "")) for name in names]
 
     def _gateways(self) -> list[Endpoint]:
         """Remotes of the client legs, the busiest first; accepted clients by address, gateways by address and port."""
         accepted = self.topology is Topology.ACCEPTED
-        ports = np.zeros(len(self.clients), np.int64) if accepted else self.clients["remote_port"].astype(np.int64)
-        rows_of: dict[tuple[int, int], list[int]] = {}
-        for row, place in enumerate(zip(self.clients["remote"].tolist(), ports.tolist(), strict=True)):
-            rows_of.setdefault(place, []).append(row)
-        found = []
-        for (remote, port), members in rows_of.items():
-            rows = self.clients[members]
-            names = [self._text(key) for key in rows["name"]]
-            found.append(
-                Endpoint(
-                    address=self._text(remote) or "",
-                    port=None if accepted else port,
-                    hostname=next((name for name in names if name), None),
-                    sessions=len(rows),
-                    bytes_in=_known_sum(rows["bytes_in"]),
-                    bytes_out=_known_sum(rows["bytes_out"]),
-                    autonomous_system=self._system(self._text(remote) or ""),
-                )
+        ports = np.zeros(len(self.clients), np.int64) if accepted else self.clients["remote_port"]
+        places, order, bounds = _grouped(zip(self.clients["remote"].tolist(), ports.tolist(), strict=True))
+        flows = self.clients[order]
+        names, addresses = self._texts(flows["name"]), self._addresses(flows)
+        received, sent = _sums(flows["bytes_in"], bounds), _sums(flows["bytes_out"], bounds)
+        found = [
+            Endpoint(
+                address=addresses[first],
+                port=None if accepted else port,
+                hostname=next(filter(None, names[first:last]), None),
+                sessions=last - first,
+                bytes_in=received[k],
+                bytes_out=sent[k],
+                autonomous_system=self._system(addresses[first]),
             )
+            for k, ((_, port), (first, last)) in enumerate(zip(places, pairwise(bounds.tolist()), strict=True))
+        ]
         return sorted(found, key=lambda e: (-e.bytes_out - e.bytes_in, e.address, e.port or 0))[:SHOWN_REMOTES]
 
     def _destinations(self) -> list[Destination]:
         """Parties that the client reached, the busiest first; where there are too many, private ones are kept."""
-        rows_of: dict[str, list[int]] = {}
-        for row, name in enumerate(self.spread.parties):
-            rows_of.setdefault(name, []).append(row)
-        found = [self._destination(name, np.array(rows)) for name, rows in rows_of.items()]
-        kept = sorted(found, key=lambda d: (not (d.private or d.lateral), -d.bytes_in - d.bytes_out, d.name))[
-            :SHOWN_REMOTES
-        ]
-        return sorted(kept, key=lambda d: (-d.bytes_in - d.bytes_out, d.name))
-
-    def _destination(self, name: str, rows: Ints) -> Destination:
-        flows = self.targets[rows]
-        hostnames = sorted({host for row in rows if (host := self.names[row])})
-        addresses = sorted({self.addresses[row] for row in rows} - {""})
-        return Destination(
-            name=name or UNSEEN,
-            hostnames=hostnames[:SHOWN_NAMES],
-            hostname_count=len(hostnames),
-            addresses=addresses[:SHOWN_NAMES],
-            address_count=len(addresses),
-            ports=sorted({int(port) for port in flows["remote_port"]})[:SHOWN_NAMES],
-            bridges=len(rows),
-            bytes_in=_known_sum(flows["bytes_in"]),
-            bytes_out=_known_sum(flows["bytes_out"]),
-            private=bool(addresses) and all(is_private(address) for address in addresses),
-            lateral=bool(self.lateral[rows].any()),
-            autonomous_systems=self._systems(addresses)[:SHOWN_NAMES],
-        )
+        parties, order, bounds = _grouped(self.spread.parties)
+        flows = self.targets[order]
+        received, sent = _sums(flows["bytes_in"], bounds), _sums(flows["bytes_out"], bounds)
+        lateral = np.logical_or.reduceat(self.lateral[order], bounds[:-1]).tolist()
+        ports, rows = flows["remote_port"].tolist(), order.tolist()
+        found = []
+        for k, (name, (first, last)) in enumerate(zip(parties, pairwise(bounds.tolist()), strict=True)):
+            hostnames = sorted({host for row in rows[first:last] if (host := self.names[row])})
+            addresses = sorted({self.addresses[row] for row in rows[first:last]} - {""})
+            found.append(
+                Destination(
+                    name=name or UNSEEN,
+                    hostnames=hostnames[:SHOWN_NAMES],
+                    hostname_count=len(hostnames),
+                    addresses=addresses[:SHOWN_NAMES],
+                    address_count=len(addresses),
+                    ports=sorted(set(ports[first:last]))[:SHOWN_NAMES],
+                    bridges=last - first,
+                    bytes_in=received[k],
+                    bytes_out=sent[k],
+                    private=bool(addresses) and all(map(is_private, addresses)),
+                    lateral=lateral[k],
+                    autonomous_systems=self._systems(addresses)[:SHOWN_NAMES],
+                )
+            )
+        kept = sorted(found, key=lambda d: (not (d.private or d.lateral), -d.bytes_in - d.bytes_out, d.name))
+        return sorted(kept[:SHOWN_REMOTES], key=lambda d: (-d.bytes_in - d.bytes_out, d.name))
 
     def _systems(self, addresses: Iterable[str]) -> list[AutonomousSystem]:
         """The autonomous systems of the addresses, each once, by number."""
+        if self.directory.enrichment.systems is None:
+            return []
         found = {system for address in addresses if (system := self._system(address)) is not None}
         return sorted(found, key=lambda system: (system.number or 0, system.organisation or ""))
 
     def _shown(self, shown: Ints) -> tuple[list[Leg], list[Leg], list[Bridge]]:
         bridges = self.bridges
         clients, client_place = np.unique(bridges.client[shown], return_inverse=True)
+        columns = (bridges.lag, bridges.upstream, bridges.downstream, bridges.log_ratio)
+        measures = zip(client_place.tolist(), *(column[shown].tolist() for column in columns), strict=True)
         rows = [
             Bridge(
-                client=int(client_place[k]),
+                client=place,
                 target=k,
-                lag_s=_finite(bridges.lag[row]) or 0.0,
-                upstream_ratio=_finite(bridges.upstream[row]),
-                downstream_ratio=_finite(bridges.downstream[row]),
-                log_likelihood_ratio=float(bridges.log_ratio[row]),
+                lag_s=_finite(lag) or 0.0,
+                upstream_ratio=_finite(upstream),
+                downstream_ratio=_finite(downstream),
+                log_likelihood_ratio=log_ratio,
             )
-            for k, row in enumerate(shown.tolist())
+            for k, (place, lag, upstream, downstream, log_ratio) in enumerate(measures)
         ]
-        return (
-            [self._leg(row) for row in self.case.flows[clients]],
-            [self._leg(row) for row in self.case.flows[bridges.target[shown]]],
-            rows,
-        )
+        return self._legs(self.case.flows[clients]), self._legs(self.targets[shown]), rows
 
-    def _leg(self, row: np.void) -> Leg:
-        return Leg(
-            address=self._text(row["remote"]) or "",
-            port=int(row["remote_port"]) or None,
-            hostname=self._text(row["name"]),
-            protocol=_PROTOCOLS.get(int(row["protocol"]), str(int(row["protocol"]))),
-            start=moment(row["start"]),
-            end=moment(row["end"]) if row["end"] >= row["start"] else None,
-            bytes_in=max(int(row["bytes_in"]), 0),
-            bytes_out=max(int(row["bytes_out"]), 0),
-            record=self._record(row),
-        )
+    def _legs(self, flows: Records) -> list[Leg]:
+        numbers = ("remote_port", "protocol", "start", "end", "bytes_in", "bytes_out", "source", "position")
+        columns = [self._addresses(flows), self._texts(flows["name"]), *(flows[name].tolist() for name in numbers)]
+        return [
+            Leg(
+                address=address,
+                port=port or None,
+                hostname=hostname,
+                protocol=_PROTOCOLS.get(protocol) or str(protocol),
+                start=moment(start),
+                end=moment(end) if end >= start else None,
+                bytes_in=max(received, 0),
+                bytes_out=max(sent, 0),
+                record=SourceRecord(source=self.directory.sources[source], position=position),
+            )
+            for address, hostname, port, protocol, start, end, received, sent, source, position in zip(
+                *columns, strict=True
+            )
+        ]
 
     def _balance(self) -> list[BalancePoint]:
         flow_bytes = tuple(self.case.flows[name].astype(np.float64) for name in ("bytes_out", "bytes_in"))
@@ -606,8 +622,22 @@ def _known_sum(values: Ints) -> int:
     return int(values[values > 0].sum())
 
 
+def _sums(values: Ints, bounds: Ints) -> list[int]:
+    """Sum of the known values between each two bounds."""
+    sums: list[int] = np.add.reduceat(np.maximum(values, 0), bounds[:-1]).tolist()
+    return sums
+
+
+def _grouped(keys: Iterable[_Key]) -> tuple[list[_Key], Ints, Ints]:
+    """Distinct keys as they first come, the rows ordered by key, and the bounds of each key among these."""
+    codes: dict[_Key, int] = {}
+    code = np.array([codes.setdefault(key, len(codes)) for key in keys], np.int64)
+    order = np.argsort(code, kind="stable")
+    return list(codes), order, np.searchsorted(code[order], np.arange(len(codes) + 1))
+
+
 def _finite(value: float) -> float | None:
-    return float(value) if np.isfinite(value) else None
+    return value if math.isfinite(value) else None
 
 
 def inventory_index(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:

@@ -1,11 +1,11 @@
-"""Which destinations other installs of an app contact: a second look at the records, only for apps with findings.
+"""Which destinations other installs of an app contact on a day: a second look, only for apps with findings.
 
-Memory follows the destinations that findings bridged, MOST_PARTIES a package, and the devices that have the app.
+Memory follows the destinations that findings bridged, MOST_PARTIES a package and day, and the devices with the app.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from hashlib import blake2b
 from heapq import nsmallest
 from typing import Final
@@ -16,6 +16,7 @@ import polars as pl
 from relaywatch.detection.spread import OtherInstalls, party
 from relaywatch.engines.names import Names
 from relaywatch.engines.records import AppKey, Records, Registry
+from relaywatch.engines.stretches import DAY_US, written_at
 from relaywatch.model.schemas import Direction
 
 MOST_PARTIES: Final = 16_384
@@ -23,39 +24,52 @@ MOST_PARTIES: Final = 16_384
 followed, the same ones on every run: a random sample, whose share is off by 0.4 % (one deviation) at the most."""
 HELD_CONTACTS: Final = 1_000_000
 """Contacts gathered before their names are looked up: 20 MB."""
-OWN_AND_ANOTHER: Final = 2
-"""Devices remembered for a destination: two of them tell any third that it is not alone."""
+
+
+Packaged = tuple[int, str]
+"""Day since epoch, and package."""
 
 
 class Installs:
-    """For some packages: the devices that have them, and which of the destinations asked for each contacts."""
+    """For some packages and days: the devices that have them, and which of the destinations asked for each contacts."""
 
-    def __init__(self, wanted: Mapping[str, Iterable[str]]) -> None:
-        """wanted: the parties to follow, by package."""
-        self._devices: dict[str, set[str]] = {package: set() for package in wanted}
-        self._contacts: dict[str, dict[int, tuple[str, ...]]] = {
-            package: dict.fromkeys(nsmallest(MOST_PARTIES, {_hash(who) for who in parties}), ())
-            for package, parties in wanted.items()
+    def __init__(self, wanted: Mapping[Packaged, Iterable[str]]) -> None:
+        """wanted: the parties to follow, by day and package."""
+        self._devices: dict[Packaged, set[str]] = {package: set() for package in wanted}
+        # Of the devices that contact a party the first and last by name: two of them tell any third it is not alone.
+        self._contacts: dict[Packaged, dict[str, tuple[str, ...]]] = {
+            package: dict.fromkeys(_sampled(set(parties)), ()) for package, parties in wanted.items()
         }
+        rows = [(*package, who) for package, parties in self._contacts.items() for who in parties]
+        schema = {"day": pl.Int32, "package": pl.String, "party": pl.String}
+        self._followed = pl.DataFrame(rows, schema, orient="row")
 
-    def installed(self, package: str, device: str) -> None:
+    def installed(self, package: Packaged, device: str) -> None:
         """The device has the package; packages that nobody asked for are passed over."""
         if package in self._devices:
             self._devices[package].add(device)
 
-    def contacted(self, package: str, device: str, who: str) -> None:
-        """The package contacts a party on the device; packages and parties that nobody asked for are passed over."""
-        followed = self._contacts.get(package, {})
-        devices = followed.get(_hash(who))
-        if devices is not None and device not in devices and len(devices) < OWN_AND_ANOTHER:
-            followed[_hash(who)] = (*devices, device)
+    def contacted(self, contacts: pl.DataFrame) -> None:
+        """Take in contacts: day, package, device, party. Those that nobody asked for are passed over."""
+        asked = contacts.join(self._followed, on=["day", "package", "party"], how="semi")
+        ends = asked.group_by("day", "package", "party").agg(
+            pl.min("device").alias("first"), pl.max("device").alias("last")
+        )
+        for day, package, who, first, last in ends.select("day", "package", "party", "first", "last").iter_rows():
+            known = {*self._contacts[day, package][who], first, last}
+            self._contacts[day, package][who] = (min(known), max(known))
 
-    def beside(self, package: str, device: str, parties: Iterable[str]) -> OtherInstalls:
+    def beside(self, package: Packaged, device: str, parties: Iterable[str]) -> OtherInstalls:
         """What installs on other devices contact of the parties; nothing is known of packages that nobody asked for."""
         followed = self._contacts.get(package, {})
-        compared = [followed[key] for key in {_hash(who) for who in parties} if key in followed]
+        compared = [followed[who] for who in set(parties) if who in followed]
         alone = sum(not set(devices) - {device} for devices in compared)
         return OtherInstalls(len(self._devices.get(package, ())), len(compared), alone)
+
+
+def _sampled(parties: Collection[str]) -> Collection[str]:
+    """The parties, of more than MOST_PARTIES those with the smallest hashes."""
+    return nsmallest(MOST_PARTIES, parties, key=_hash) if len(parties) > MOST_PARTIES else parties
 
 
 def _hash(who: str) -> int:
@@ -63,20 +77,21 @@ def _hash(who: str) -> int:
 
 
 def installs_of(
-    shards: Iterable[Records], registry: Registry, names: Names, wanted: Mapping[str, Iterable[str]]
+    shards: Iterable[Records], registry: Registry, names: Names, wanted: Mapping[Packaged, Iterable[str]]
 ) -> Installs:
     """Go through the flows for the contacts of the packages. shards: all FLOW records in parts; wanted: as Installs."""
     installs = Installs(wanted)
-    for apps, contacts in _gathered(shards if wanted else (), registry, wanted):
-        for app in apps.values():
-            installs.installed(app.package, app.device)
-        reached = contacts.join(_followed(contacts, names, wanted), on=["name", "remote"])
-        for code, who in reached.select("app", "party").unique().iter_rows():
-            installs.contacted(apps[code].package, apps[code].device, who)
+    for apps, met, contacts in _gathered(shards if wanted else (), registry, {package for _, package in wanted}):
+        for code, day in met.iter_rows():
+            installs.installed((day, apps[code].package), apps[code].device)
+        who = [(code, app.package, app.device) for code, app in apps.items()]
+        identities = pl.DataFrame(who, {"app": pl.UInt32, "package": pl.String, "device": pl.String}, orient="row")
+        reached = contacts.join(followed(contacts, names, wanted), on=["name", "remote"])
+        installs.contacted(reached.join(identities, on="app"))
     return installs
 
 
-def _followed(contacts: pl.DataFrame, names: Names, wanted: Mapping[str, Iterable[str]]) -> pl.DataFrame:
+def followed(contacts: pl.DataFrame, names: Names, wanted: Mapping[Packaged, Iterable[str]]) -> pl.DataFrame:
     """The party of each (name, remote) of the contacts, where any package's findings bridged it."""
     ends = contacts.select("name", "remote").unique()
     texts = names.texts(np.concatenate([ends["name"].to_numpy(), ends["remote"].to_numpy()])) if len(ends) else {}
@@ -87,22 +102,37 @@ def _followed(contacts: pl.DataFrame, names: Names, wanted: Mapping[str, Iterabl
 
 
 def _gathered(
-    shards: Iterable[Records], registry: Registry, wanted: Mapping[str, object]
-) -> Iterator[tuple[dict[int, AppKey], pl.DataFrame]]:
-    """Distinct (app, name, remote) of the packages' dialled flows, HELD_CONTACTS or a little more at a time."""
+    shards: Iterable[Records], registry: Registry, wanted: Collection[str]
+) -> Iterator[tuple[dict[int, AppKey], pl.DataFrame, pl.DataFrame]]:
+    """The packages' apps, distinct (app, day), and distinct (app, day, name, remote) of the flows that they dialled.
+
+    HELD_CONTACTS or a little more at a time.
+    """
     held: list[pl.DataFrame] = []
+    met: list[pl.DataFrame] = []
     apps: dict[int, AppKey] = {}
     for flows in shards:
         own = {code: key for code, key in _apps(flows, registry).items() if key.package in wanted}
-        rows = flows[np.isin(flows["app"], list(own)) & (flows["direction"] != Direction.INBOUND)]
+        rows = np.flatnonzero(np.isin(flows["app"], list(own)))
         apps |= own
-        held.append(pl.DataFrame({name: rows[name] for name in ("app", "name", "remote")}).unique())
+        reached = pl.DataFrame(
+            {
+                "app": flows["app"][rows],
+                "day": (written_at(flows[rows]) // DAY_US).astype(np.int32),
+                "name": flows["name"][rows],
+                "remote": flows["remote"][rows],
+                "dialled": flows["direction"][rows] != Direction.INBOUND,
+            }
+        )
+        met.append(reached.select("app", "day").unique())
+        dialled = reached.filter("dialled").drop("dialled")
+        held.append(dialled.group_by(pl.all()).agg())  # as unique(), in less time
         if sum(map(len, held)) > HELD_CONTACTS:
-            yield apps, pl.concat(held)
-            held, apps = [], {}
+            yield apps, pl.concat(met), pl.concat(held)
+            held, met, apps = [], [], {}
     if held:
-        yield apps, pl.concat(held)
+        yield apps, pl.concat(met), pl.concat(held)
 
 
 def _apps(flows: Records, registry: Registry) -> dict[int, AppKey]:
-    return registry.app_keys(np.unique(flows["app"])) if len(flows) else {}
+    return registry.app_keys(np.flatnonzero(np.bincount(flows["app"])).astype(np.uint32)) if len(flows) else {}

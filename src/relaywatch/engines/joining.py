@@ -122,13 +122,19 @@ class JoinAccount:
         self.twins = held[np.lexsort((held["other_position"], held["other_source"], held["position"], held["source"]))]
         self.pairs.sort(key=lambda pair: (pair.device, pair.other, pair.one))
 
-    def twins_of(self, source: int, position: int) -> list[tuple[int, int]]:
-        """(source, position) of the records that were merged into one."""
-        first = int(np.searchsorted(self.twins["source"], source, side="left"))
-        last = int(np.searchsorted(self.twins["source"], source, side="right"))
-        part = self.twins[first:last]
-        a, b = np.searchsorted(part["position"], [position, position + 1])
-        return [(int(row["other_source"]), int(row["other_position"])) for row in part[a:b]]
+    def twins_of(
+        self, sources: npt.NDArray[np.uint32], positions: npt.NDArray[np.int64]
+    ) -> list[list[tuple[int, int]]]:
+        """(source, position) of the records that were merged into each of some, which are given by the same."""
+        found: list[list[tuple[int, int]]] = [[] for _ in range(len(sources))]
+        for source in np.unique(sources) if len(self.twins) else ():
+            first, last = np.searchsorted(self.twins["source"], [source, source + 1])
+            part, rows = self.twins[first:last], np.flatnonzero(sources == source)
+            begins = np.searchsorted(part["position"], positions[rows])
+            ends = np.searchsorted(part["position"], positions[rows], side="right")
+            for k in np.flatnonzero(begins < ends).tolist():
+                found[rows[k]] = part[["other_source", "other_position"]][begins[k] : ends[k]].tolist()
+        return found
 
 
 @dataclass(frozen=True, slots=True)

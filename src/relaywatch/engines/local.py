@@ -21,7 +21,7 @@ from relaywatch.engines import shards
 from relaywatch.engines.cases import Case
 from relaywatch.engines.findings import Directory, Draft, draft_of, inventory_index
 from relaywatch.engines.identities import renamed
-from relaywatch.engines.installs import installs_of
+from relaywatch.engines.installs import Packaged, installs_of
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.judging import Judged, Part, judge_part, not_judged
 from relaywatch.engines.survey import summary_of
@@ -153,7 +153,7 @@ def directory_of(
 
 def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:
     """The findings of the drafts, with what other installs of their apps contact."""
-    wanted: dict[str, set[str]] = {}
+    wanted: dict[Packaged, set[str]] = {}
     for draft in drafts:
         package, parties = draft.compared
         if parties:

@@ -18,12 +18,14 @@ import numpy as np
 import numpy.typing as npt
 
 from relaywatch.detection.columns import Ints
+from relaywatch.engines.promise import mirror
 from relaywatch.engines.records import WORD, Records
 from relaywatch.model.compilation import compiled
 
 BLOCK: Final = 8
 """Records of a block; as many, the latest ones, are kept in memory of each pair."""
 _NO_BLOCK: Final = -1
+_NONE: Final = np.empty(0, np.int64)
 _FIRST_SLOTS: Final = 1_024
 _FIRST_BLOCKS: Final = 4_096
 Words = npt.NDArray[np.uint64]
@@ -39,12 +41,31 @@ class _Slots(NamedTuple):
 
 
 @compiled
-def _append(slots: _Slots, blocks: Words, free: Ints, left: int, of: Ints, records: Words) -> int:
-    """Put each record into its slot. Blocks are taken from the end of `free[:left]`; returns what is left of it."""
+def _mirrored(recent: Words, fill: int, blocks: Words, head: int, record: Words) -> bool:
+    """Whether one of a pair's latest flows mirrors this one; the last block is looked at where few are in memory."""
+    for k in range(fill):
+        if mirror(record, recent[k]):
+            return True
+    if head != _NO_BLOCK and fill < BLOCK // 2:
+        width = len(record)
+        for k in range(BLOCK):
+            if mirror(record, blocks[head, k * width : (k + 1) * width]):
+                return True
+    return False
+
+
+@compiled
+def _append(slots: _Slots, blocks: Words, free: Ints, left: int, of: Ints, records: Words, mirrored: Ints) -> int:
+    """Put each record into its slot. Blocks are taken from the end of `free[:left]`; returns what is left of it.
+
+    mirrored: counts, by slot, of flows that mirror an earlier one; empty where the records are no flows.
+    """
     width = records.shape[1]
     for row in range(len(of)):
         slot = of[row]
         recent = slots.recent[slot]
+        if len(mirrored):
+            mirrored[slot] += _mirrored(recent, slots.fill[slot], blocks, slots.head[slot], records[row])
         if slots.fill[slot] == BLOCK:
             left -= 1
             block = free[left]
@@ -119,14 +140,14 @@ class PairStore:
         self._make_room(int(slots.max(initial=-1)) + 1)
         return np.asarray(self._slots.total[slots], np.int64)
 
-    def append(self, slots: Ints, records: Records) -> None:
-        """Put each record into the slot given for it."""
+    def append(self, slots: Ints, records: Records, mirrored: Ints = _NONE) -> None:
+        """Put each record into the slot given for it. mirrored: as of _append; long enough for all slots."""
         if not len(records):
             return
         self._make_room(int(slots.max()) + 1)
         self._make_blocks(len(records) // BLOCK + len(np.unique(slots)))
         words = records.view(np.uint64).reshape(len(records), self._width)
-        self._left = _append(self._slots, self._blocks, self._free, self._left, slots, words)
+        self._left = _append(self._slots, self._blocks, self._free, self._left, slots, words, mirrored)
 
     def read(self, slots: Ints) -> tuple[Records, Ints]:
         """All records of the slots, in no particular order within one, and the slot of each."""

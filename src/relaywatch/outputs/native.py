@@ -30,17 +30,14 @@ def plain_object(record: BaseModel) -> dict[str, Any]:
     return {name: _plain(value) for name, value in record.model_dump().items()}
 
 
-def json_line(record: dict[str, Any]) -> str:
+def json_line(record: dict[str, Any] | BaseModel) -> str:
     """Return one NDJSON line in printable ASCII, so that hostile names stay escaped on a terminal too."""
-    return (
-        json.dumps(record, ensure_ascii=True, separators=(",", ":"), allow_nan=False).replace("\x7f", "\\u007f") + "\n"
-    )
+    return _encoded(record).replace("\x7f", "\\u007f") + "\n"
 
 
 def write_ndjson(findings: Iterable[Finding], stream: TextIO) -> None:
     """Write one line per finding."""
-    for finding in findings:
-        stream.write(json_line(finding_object(finding)))
+    stream.writelines(map(json_line, findings))
 
 
 def read_ndjson(stream: TextIO) -> Iterator[Finding]:
@@ -77,9 +74,28 @@ def _finding(line: str, name: str, position: str) -> Finding:
         raise SourceError(name, reason, position=position, remedy=remedy) from error
 
 
+def _member(value: object) -> object:
+    """A record as its members, a time as text, for the encoder, which goes on into what it is given."""
+    if isinstance(value, BaseModel):
+        return value.__dict__
+    if isinstance(value, datetime):
+        return _time(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+# Records hold no record that holds them: nothing has to look out for circles.
+_encoded: Final = json.JSONEncoder(
+    ensure_ascii=True, separators=(",", ":"), allow_nan=False, check_circular=False, default=_member
+).encode
+
+
+def _time(moment: datetime) -> str:
+    return utc(moment).isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
 def _plain(value: object) -> object:
     if isinstance(value, datetime):
-        return utc(value).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return _time(value)
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):
