@@ -66,6 +66,7 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(REMEMBERED)
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address, an IPv4 one that is mapped into IPv6 as IPv4; None where the text is none."""
     if not (":" in address or address[-1:].isdigit()):
@@ -93,7 +94,9 @@ def prefix(address: str) -> str:
     parsed = _parsed(address)
     if parsed is None:
         return address
-    return str(ipaddress.ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False))
+    if parsed.version == 4:
+        return f"{str(parsed).rpartition('.')[0]}.0/24"
+    return str(ipaddress.ip_network((parsed, 48), strict=False))
 
 
 @lru_cache(REMEMBERED)
