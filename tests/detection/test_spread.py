@@ -136,3 +136,12 @@ def test_one_destination_says_nothing_where_clients_on_public_addresses_opened_t
     one = DestinationSpread(("a.example",) * 40, 1, 1, 1)
     assert spread_item(one, 14, (0.0, 20.0)).log_ratio < 0.0
     assert spread_item(one, 14, (0.0, 20.0), from_outside=True).log_ratio == 0.0
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9), st.integers(-1, 5)), min_size=1, max_size=25))
+def test_peak_is_the_most_parties_open_at_any_begin_whatever_their_order(legs):
+    names = [f"{who}.example" for who, _, _ in legs]
+    seen = spread(*names, spans=[(begin, begin + length) for _, begin, length in legs])
+    # A leg that ends before it begins is open at its begin.
+    spans = [(who, begin, begin + max(length, 0)) for who, begin, length in legs]
+    assert seen.peak == max(len({who for who, a, b in spans if a <= moment <= b}) for _, moment, _ in spans)

@@ -25,6 +25,7 @@ from scenarios import (
 )
 
 from relaywatch.engines.attribution import BY_ENDPOINT, BY_LISTENER, BY_LOOKUP, OWN_LOOKUP
+from relaywatch.engines.joining import TWIN, JoinAccount
 from relaywatch.model.finding import Verdict
 from relaywatch.model.schemas import TABLES, Direction, SignalKind
 from relaywatch.model.tables import Batch, batch
@@ -429,3 +430,15 @@ class TestApps:
     def test_name_look_ups_of_the_system_are_left_open(self):
         lookup = self.flow(protocol_num=17, remote_port=53)
         assert self.attributed([lookup], self.signal("com.a", SignalKind.SCREEN_ON)) == {OWN_LOOKUP: 1}
+
+
+PLACES = st.tuples(st.integers(0, 3), st.integers(0, 6))
+
+
+@given(st.lists(st.tuples(PLACES, PLACES), max_size=20), st.lists(PLACES, max_size=12))
+def test_every_record_merged_into_one_is_told_and_no_other(merged, asked):
+    account = JoinAccount()
+    account.seal([np.array([(*one, *other) for one, other in merged], TWIN)])
+    sources, positions = np.array(asked, np.int64).reshape(-1, 2).T
+    told = account.twins_of(sources.astype(np.uint32), positions)
+    assert told == [sorted(other for one, other in merged if one == place) for place in asked]

@@ -25,6 +25,11 @@ _PRIVATE: Final = tuple(
     ipaddress.ip_network(text)
     for text in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "169.254.0.0/16", "127.0.0.0/8")
 ) + tuple(ipaddress.ip_network(text) for text in ("fc00::/7", "fe80::/10", "::1/128"))
+_MASKED: Final = {
+    version: tuple((int(net.netmask), int(net.network_address)) for net in _PRIVATE if net.version == version)
+    for version in (4, 6)
+}
+"""Mask and address of each private network, as numbers, by IP version."""
 REMEMBERED: Final = 65_536
 MOST_FOR_MANY: Final = 1.5
 AGAINST_ONE: Final = 0.7
@@ -66,6 +71,7 @@ def _suffixes() -> PublicSuffixList:
     return PublicSuffixList()
 
 
+@lru_cache(REMEMBERED)
 def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     """The address, an IPv4 one that is mapped into IPv6 as IPv4; None where the text is none."""
     if not (":" in address or address[-1:].isdigit()):
@@ -93,14 +99,19 @@ def prefix(address: str) -> str:
     parsed = _parsed(address)
     if parsed is None:
         return address
-    return str(ipaddress.ip_network((parsed, 24 if parsed.version == 4 else 48), strict=False))
+    if parsed.version == 4:
+        return f"{str(parsed).rpartition('.')[0]}.0/24"
+    return str(ipaddress.ip_network((parsed, 48), strict=False))
 
 
 @lru_cache(REMEMBERED)
 def is_private(address: str) -> bool:
     """Whether the address lies in a private, shared, link-local or loopback range."""
     parsed = _parsed(address)
-    return parsed is not None and any(parsed.version == net.version and parsed in net for net in _PRIVATE)
+    if parsed is None:
+        return False
+    number = int(parsed)
+    return any(number & mask == network for mask, network in _MASKED[parsed.version])
 
 
 def reached_from_outside(targets: Sequence[str], clients: Sequence[str]) -> Flags:

@@ -106,7 +106,7 @@ class Destination(_Record):
     @classmethod
     def _completed(cls, data: Any) -> Any:  # noqa: ANN401  pydantic's own signature
         """Findings written before there were counts have what their lists hold; private was lateral then."""
-        if not isinstance(data, dict):
+        if not isinstance(data, dict) or data.keys() >= {"lateral", "hostname_count", "address_count"}:
             return data
         lists = {"hostname_count": data.get("hostnames"), "address_count": data.get("addresses")}
         counts = {name: len(held) for name, held in lists.items() if isinstance(held, list)}
