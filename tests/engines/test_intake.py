@@ -117,4 +117,4 @@ def test_inventory_rows_read_twice_are_kept_once(tmp_path):
     for part in Recorder(rows={"flows": [], "volumes": [], "rest": []}).batches() * 2:
         if part.table == "inventory":
             intake.add(part)
-    assert intake.inventory().height == 1
+    assert intake.inventory.frame().height == 1

@@ -429,7 +429,7 @@ def _with_keys(apps: pl.DataFrame, view: View) -> pl.DataFrame:
 
 def _inventory(view: View) -> pl.DataFrame:
     """A row a device that an inventory names: group, whether apps are listed, and with signatures; its user ids."""
-    rows = renamed(view.intake.inventory().iter_rows(named=True), view.identity)
+    rows = renamed(view.intake.inventory.frame().iter_rows(named=True), view.identity)
     frame = pl.DataFrame(
         [
             (row["device_uid"], _group(row["device_group"]), row["android_package"], row["signing_digest"], _user(row))

@@ -106,6 +106,13 @@ def _settled(flows: Records, source_ranks: Ints) -> tuple[Records, Ints, int]:
     return kept[keep], groups[keep], int(again.sum())
 
 
+def in_order_written(flows: Records, source_ranks: Ints) -> tuple[Records, Ints]:
+    """Flows of one app's day in the order in which they were written, and when each was, us since epoch."""
+    order = _order(flows, np.zeros(len(flows), np.int64), written_at(flows), source_ranks)
+    ordered = taken(flows, order)
+    return ordered, written_at(ordered)
+
+
 def _cut(flows: Records, groups: Ints, rows: Ints, source_ranks: Ints) -> None:
     """Number the stretches of the days whose flows stand at `rows`, in `groups`."""
     own, written = flows[rows], written_at(flows[rows])

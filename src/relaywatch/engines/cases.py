@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -77,6 +77,11 @@ def stretch_cases(
             yield number, _case(arranged, signals, number, episode, None)
         else:
             yield number, _case(arranged, signals, number, None, fed_link(arranged.flows, number, uplink))
+
+
+def with_signals(case: Case, signals: Records, source_ranks: Ints) -> Case:
+    """The case with what these signals tell of its device and day."""
+    return replace(case, signals=_around(_settled(signals, source_ranks), int(case.flows["device"][0]), case.day))
 
 
 def _settled(signals: Records, source_ranks: Ints) -> Records:

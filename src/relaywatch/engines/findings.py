@@ -638,17 +638,3 @@ def _grouped(keys: Iterable[_Key]) -> tuple[list[_Key], Ints, Ints]:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def inventory_index(rows: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], dict[str, Any]]:
-    """Inventory rows by (device, package or ""); known values of repeated rows are put together.
-
-    Where they disagree, the source that comes first by name wins, and in it the earlier record.
-    """
-    index: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in sorted(rows, key=lambda row: (row["source"], row["position"])):
-        known = {name: value for name, value in row.items() if value is not None}
-        place = index.setdefault((row["device_uid"], row["android_package"] or ""), {})
-        for name, value in known.items():
-            place.setdefault(name, value)
-    return index

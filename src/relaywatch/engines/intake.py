@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
-import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from relaywatch.engines.identities import Identities
+from relaywatch.engines.inventory import InventoryRows
 from relaywatch.engines.names import Names
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME, Registry, flow_records, signal_records, volume_records
 from relaywatch.engines.shards import ShardedTable
 from relaywatch.engines.tables import Tables
 from relaywatch.model.destination_list import DestinationList
-from relaywatch.model.schemas import INVENTORY, Direction
+from relaywatch.model.schemas import Direction
 from relaywatch.model.tables import Batch
 
 
@@ -36,13 +36,13 @@ class Intake:
         )
         self.rows: Counter[str] = Counter()
         self.sockets_met = False
-        self._inventory: list[pa.RecordBatch] = []
+        self.inventory = InventoryRows()
 
     def add(self, batch: Batch) -> None:
         """Take one batch in."""
         self.rows[batch.table] += batch.rows.num_rows
         if batch.table == "flows":
-            rows = _not_allowed(batch.rows, self._allowed) if self._allowed else batch.rows
+            rows = without_allowed(batch.rows, self._allowed) if self._allowed else batch.rows
             self.sockets_met |= rows["start_observability"].null_count < rows.num_rows
             self.identities.add_flows(rows)
             self.tables.flows.add(flow_records(Batch("flows", rows), self.registry, self.names))
@@ -52,7 +52,7 @@ class Intake:
             self.tables.signals.add(signal_records(batch, self.registry, self.names))
         else:
             self.identities.add_inventory(batch.rows)
-            self._inventory.append(batch.rows)
+            self.inventory.add(batch.rows)
 
     @property
     def flows(self) -> ShardedTable:
@@ -75,15 +75,8 @@ class Intake:
             table.seal()
         self.names.close()
 
-    def inventory(self) -> pl.DataFrame:
-        """All inventory rows, repeated ones once."""
-        frame = pl.from_arrow(pa.Table.from_batches(self._inventory, INVENTORY))
-        assert isinstance(frame, pl.DataFrame)  # noqa: S101  from_arrow of a Table is a frame; for the type checker
-        text = [name for name, kind in frame.schema.items() if kind == pl.Categorical]
-        return frame.with_columns(pl.col(text).cast(pl.String)).unique(maintain_order=True)
 
-
-def _not_allowed(rows: pa.RecordBatch, allowed: DestinationList) -> pa.RecordBatch:
+def without_allowed(rows: pa.RecordBatch, allowed: DestinationList) -> pa.RecordBatch:
     """The flows without those dialled to destinations that AllowedDestinationList names.
 
     Accepted flows stay: whoever connects to the device is no destination.

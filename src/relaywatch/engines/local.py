@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
@@ -19,10 +19,11 @@ from relaywatch.detection.columns import Ints
 from relaywatch.detection.settings import Settings
 from relaywatch.engines import shards
 from relaywatch.engines.cases import Case
-from relaywatch.engines.findings import Directory, Draft, draft_of, inventory_index
+from relaywatch.engines.findings import Directory, Draft, draft_of
 from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import Packaged, installs_of
 from relaywatch.engines.intake import Intake
+from relaywatch.engines.inventory import ByPlace, inventory_index
 from relaywatch.engines.judging import Judged, Part, judge_part, not_judged
 from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
@@ -35,8 +36,6 @@ from relaywatch.sources.discovery import discover
 
 LISTED_NOT_JUDGED: Final = 1_000
 ONLY_COUNTED: Final = "only its byte counters are seen, none of its connections"
-Inventory = Mapping[tuple[str, str], Mapping[str, Any]]
-"""Inventory rows by (device, package or "")."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +126,13 @@ def findings_of(judged: Judged, view: View, plan: Hunt) -> list[Finding]:
     return sorted(decided, key=_gravity)
 
 
-def inventory_of(view: View) -> Inventory:
+def inventory_of(view: View) -> ByPlace:
     """What inventories say of each app and device of the view."""
-    return inventory_index(renamed(view.intake.inventory().iter_rows(named=True), view.identity))
+    return inventory_index(renamed(view.intake.inventory.frame().iter_rows(named=True), view.identity))
 
 
 def directory_of(
-    cases: Sequence[Case], view: View, inventory: Inventory, bars: Mapping[int, float], enrichment: Enrichment
+    cases: Sequence[Case], view: View, inventory: ByPlace, bars: Mapping[int, float], enrichment: Enrichment
 ) -> Directory:
     """What the numbers in the cases' records stand for. inventory, bars: as in Directory."""
     intake = view.intake
@@ -144,7 +143,7 @@ def directory_of(
         sources=intake.registry.source_names(),
         texts=intake.names.texts(np.concatenate(keys)) if keys else {},
         formats=view.formats,
-        inventory=inventory_index(renamed(intake.inventory().iter_rows(named=True), view.identity)),
+        inventory=inventory,
         twins=view.join.twins_of,
         bars=bars,
         enrichment=enrichment,

@@ -20,7 +20,8 @@ KEPT_IN_MEMORY: Final = 200_000
 """Texts held before they go to the file."""
 REMEMBERED: Final = 4
 """Dictionaries whose keys are remembered."""
-_SCHEMA: Final = pa.schema([("key", pa.uint64()), ("text", pa.string())])
+SCHEMA: Final = pa.schema([("key", pa.uint64()), ("text", pa.string())])
+"""Texts with their keys."""
 
 
 def text_keys(texts: pl.Series) -> npt.NDArray[np.uint64]:
@@ -58,7 +59,7 @@ class Names:
                 return table
         table = np.zeros(len(values) + 1, np.uint64)
         table[:-1] = text_keys(pl.Series(pa.chunked_array([values])))
-        self._hold(pa.RecordBatch.from_arrays([pa.array(table[:-1]), values.cast(pa.string())], schema=_SCHEMA))
+        self._hold(pa.RecordBatch.from_arrays([pa.array(table[:-1]), values.cast(pa.string())], schema=SCHEMA))
         self._recent = [(values, table), *self._recent[: REMEMBERED - 1]]
         return table
 
@@ -85,9 +86,9 @@ class Names:
             return
         if self._writer is None:
             self._sink = pa.OSFile(str(self._path), "wb")
-            self._writer = pa.ipc.new_stream(self._sink, _SCHEMA)
-        merged = pa.Table.from_batches(self._held, _SCHEMA).group_by(["key", "text"]).aggregate([])
-        self._writer.write_table(merged.select(["key", "text"]).cast(_SCHEMA))
+            self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
+        merged = pa.Table.from_batches(self._held, SCHEMA).group_by(["key", "text"]).aggregate([])
+        self._writer.write_table(merged.select(["key", "text"]).cast(SCHEMA))
         self._held, self._held_rows = [], 0
 
     def _batches(self) -> Iterator[pa.RecordBatch]:

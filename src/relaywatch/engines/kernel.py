@@ -1,0 +1,402 @@
+"""The one judgement as it goes on: rows in, in any cut and order; findings out, as they open, change and close.
+
+It holds each app's day until a stretch is full or the day is over, and judges what is over by the same function as a
+hunt of files does (engines.judging). What it says before is said early, of what is at hand; what it says at the end is
+what a hunt says of the same rows. A record that comes when its stretch is over is late: it is counted and handed back,
+neither judged nor dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+
+from relaywatch.detection.columns import Flags, Ints
+from relaywatch.detection.discovery import relay_bar
+from relaywatch.engines.arrangement import in_order_written
+from relaywatch.engines.cases import SIGNAL_REACH_US, Case, with_signals
+from relaywatch.engines.contacted import Contacted
+from relaywatch.engines.findings import Directory, Draft, draft_of
+from relaywatch.engines.installs import Installs, Packaged
+from relaywatch.engines.intake import without_allowed
+from relaywatch.engines.inventory import InventoryRows
+from relaywatch.engines.judging import AppDay, Part, Told, evidence_of, judge_part, stronger
+from relaywatch.engines.local import Hunt
+from relaywatch.engines.open_days import OpenDays, out_of_reach
+from relaywatch.engines.records import SIGNAL, Records, Registry, flow_records, signal_records, volume_records
+from relaywatch.engines.stretches import DAY_US, places_in_stretches
+from relaywatch.engines.texts import Texts
+from relaywatch.governance.exceptions import apply
+from relaywatch.model.finding import Finding
+from relaywatch.model.tables import Batch
+
+LATENESS_S: Final = 300.0
+"""How far the records of one device may be out of order, s of event time."""
+DEVICE_LAG_S: Final = 86_400.0
+"""How far a device may lie behind the middle one, s of event time, before its days are closed without it."""
+MOST_SIGNALS: Final = 4_096
+"""Signals held of one device, the latest; older ones are counted as left out."""
+
+
+class Status(StrEnum):
+    """What has become of a finding."""
+
+    OPENED = "opened"
+    UPDATED = "updated"
+    CLOSED = "closed"
+    WITHDRAWN = "withdrawn"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One finding that has come, changed, or gone. Its key is finding.finding_id."""
+
+    status: Status
+    finding: Finding
+
+
+@dataclass(slots=True)
+class Said:
+    """What was last said of an app's day: of which case, by which bar."""
+
+    case: Case
+    bar: float
+    finding: Finding | None
+
+
+@dataclass(slots=True)
+class Counts:
+    """Records since the kernel began. left_out: volumes and signals that no judgement could use."""
+
+    flows: int = 0
+    volumes: int = 0
+    signals: int = 0
+    duplicates: int = 0
+    late: int = 0
+    left_out: int = 0
+
+
+class Kernel:
+    """The judgement of a stream. Not for several threads at once."""
+
+    def __init__(
+        self, plan: Hunt, folder: Path, lateness_s: float = LATENESS_S, device_lag_s: float | None = DEVICE_LAG_S
+    ) -> None:
+        """folder: for records, empty or a kernel's before; device_lag_s: None where no device is ever given up."""
+        self.plan, self.folder = plan, folder
+        self.registry, self.texts, self.counts = Registry(), Texts(), Counts()
+        lag_us = None if device_lag_s is None else int(device_lag_s * 1e6)
+        self.open = OpenDays(self.registry, folder, int(lateness_s * 1e6), lag_us)
+        self.contacted = Contacted(self.registry)
+        self.formats: dict[str, str] = {}
+        self.inventory = InventoryRows()
+        self.signals: dict[int, list[Records]] = {}
+        self.told: dict[AppDay, Told] = {}
+        """Of full stretches, and of days that are over, where they tell anything."""
+        self.early: dict[AppDay, Told] = {}
+        """Of stretches that go on, as they were last judged."""
+        self.whole: dict[AppDay, Case] = {}
+        self.said: dict[AppDay, Said] = {}
+        self.late: list[Batch] = []
+
+    def feed(self, batch: Batch, form: str = "") -> None:
+        """Take rows in. form: name of the reader that gave them."""
+        before = len(self.registry.sources)
+        if batch.table == "flows":
+            self._feed_flows(batch)
+        elif batch.table == "volumes":
+            records = volume_records(batch, self.registry)
+            self.counts.volumes += len(records)
+            self._hand_back(batch, self.open.add_volumes(records))
+        elif batch.table == "signals":
+            self._feed_signals(signal_records(batch, self.registry, self.texts))
+        else:
+            self.inventory.add(batch.rows)
+        for name in self.registry.source_names()[before:]:
+            self.formats[name] = form
+
+    def changes(self) -> list[Change]:
+        """Judge what is over and what looks like relaying; what has changed since the last call."""
+        touched = self._close_days(all_of_them=False) | self._close_stretches() | self._judge_early()
+        found = self._say(touched)
+        for day in self._days_over():
+            found += self._conclude(day)
+        return found
+
+    def drain(self) -> list[Change]:
+        """No more rows come: judge everything, and close every finding."""
+        while self._close_days(all_of_them=True):
+            pass
+        found = []
+        for day in sorted(self.open.met):
+            found += self._conclude(day)
+        return found
+
+    def take_late(self) -> list[Batch]:
+        """Rows that came too late since the last call."""
+        late, self.late = self.late, []
+        return late
+
+    def gauges(self) -> dict[str, float]:
+        """Figures of the state: pairs, bytes of records, records late, duplicate and left out."""
+        return {
+            "active_pairs": self.open.active,
+            "devices": len(self.registry.devices),
+            "state_bytes": self.open.flows.held_bytes + self.open.volumes.held_bytes,
+            "flows": self.counts.flows,
+            "late_records": self.counts.late,
+            "duplicate_records": self.counts.duplicates,
+            "left_out_records": self.counts.left_out,
+            "open_findings": sum(said.finding is not None for said in self.said.values()),
+        }
+
+    def _feed_flows(self, batch: Batch) -> None:
+        allowed = self.plan.settings.allowed_destinations
+        rows = without_allowed(batch.rows, allowed) if allowed else batch.rows
+        records = flow_records(Batch("flows", rows), self.registry, self.texts)
+        self.counts.flows += len(records)
+        late = self.open.add_flows(records)
+        self._hand_back(Batch("flows", rows), late)
+        self.contacted.add(records[~late])
+
+    def _feed_signals(self, records: Records) -> None:
+        self.counts.signals += len(records)
+        for device in np.unique(records["device"]).tolist():
+            self.signals.setdefault(device, []).append(records[records["device"] == device])
+
+    def _hand_back(self, batch: Batch, late: Flags) -> None:
+        if late.any():
+            self.counts.late += int(late.sum())
+            self.late.append(Batch(batch.table, batch.rows.filter(pa.array(late))))
+
+    def _signals_of(self, devices: Ints) -> Records:
+        """Signals of the devices, the latest MOST_SIGNALS of each."""
+        found = [np.empty(0, SIGNAL)]
+        for device in np.unique(devices).tolist():
+            held = self.signals.get(device, [])
+            if len(held) > 1:
+                held[:] = [np.concatenate(held)]
+            if held and len(held[0]) > MOST_SIGNALS:
+                order = np.argsort(held[0]["start"], kind="stable")
+                self.counts.left_out += len(order) - MOST_SIGNALS
+                held[0] = held[0][order[-MOST_SIGNALS:]]
+            found += held
+        return np.concatenate(found)
+
+    def _judged(self, slots: Ints) -> Part:
+        """The slots' records, judged as they stand."""
+        return self._judged_records(self.open.flows.read(slots)[0], self.open.volumes.read(slots)[0])
+
+    def _judged_records(self, flows: Records, volumes: Records) -> Part:
+        signals = self._signals_of(flows["device"])
+        return judge_part(flows, volumes, signals, self.registry, self.plan.settings, self.plan.tables)
+
+    def _close_days(self, *, all_of_them: bool) -> set[AppDay]:
+        """Judge days that are over, AT_ONCE records of them, and let their records go."""
+        slots = self.open.over(all_of_them=all_of_them)
+        if not len(slots):
+            return set()
+        part = self._judged(slots)
+        keys = self._keys(slots)
+        stretches = self.open.column("stretches")[slots]
+        for key, full in zip(keys, stretches.tolist(), strict=True):
+            self.early.pop(key, None)
+            before = self.told.pop(key, Told(full))
+            after = before.and_then(part.told[key]) if key in part.told else before
+            if after.case() is not None:
+                self.told[key] = after
+        self._note(part)
+        self.open.close(slots)
+        return set(keys)
+
+    def _note(self, part: Part) -> None:
+        """Take in what a final judgement says beside the apps' own cases."""
+        self.whole.update({(case.app, case.day): case for case in part.whole})
+        self.counts.duplicates += part.duplicates
+        self.counts.left_out += part.unmatched
+
+    def _close_stretches(self) -> set[AppDay]:
+        """Judge full stretches of days that go on, and let their records go."""
+        touched = set()
+        for slot in self.open.full().tolist():
+            one = np.array([slot])
+            flows, _ = self.open.flows.read(one)
+            flows, written = in_order_written(flows, self.registry.source_ranks())
+            place = places_in_stretches(flows, written, np.zeros(len(flows), np.int64))
+            settled = place[written < self.open.watermark(one)[0]]
+            # A stretch is over when the one behind it has begun in settled time.
+            done = place < int(settled.max(initial=0))
+            if done.any():
+                touched.add(self._close_stretch(slot, flows, written, done, int(settled.max())))
+            self.open.slots["looked_flows"].values[slot] = int((~done).sum())
+        return touched
+
+    def _close_stretch(self, slot: int, flows: Records, written: Ints, done: Flags, stretches: int) -> AppDay:
+        one = np.array([slot])
+        (key,) = self._keys(one)
+        boundary = int(written[done].max())
+        volumes, _ = self.open.volumes.read(one)
+        part = self._judged_records(flows[done], volumes)
+        before = self.told.get(key, Told(int(self.open.column("stretches")[slot])))
+        after = before.and_then(part.told[key])
+        if after.case() is not None:
+            self.told[key] = after
+        self.early.pop(key, None)
+        self.counts.duplicates += part.duplicates
+        self.open.flows.clear(one)
+        self.open.flows.append(np.full(int((~done).sum()), slot), flows[~done])
+        used = np.isin(volumes["flow_id"], flows["flow_id"][done])
+        gone = used | (volumes["start"] + volumes["duration"] <= boundary)
+        gone |= out_of_reach(volumes, flows, np.broadcast_to(self.open.watermark(one), len(volumes)))
+        self.open.volumes.clear(one)
+        self.open.volumes.append(np.full(int((~gone).sum()), slot), volumes[~gone])
+        self.open.slots["stretches"].values[slot] += stretches
+        self.open.slots["boundary"].values[slot] = boundary
+        return key
+
+    def _judge_early(self) -> set[AppDay]:
+        """Judge pairs that look like relaying, before their time."""
+        slots = self.open.worth_judging()
+        if not len(slots):
+            return set()
+        part = self._judged(slots)
+        keys = set(self._keys(slots))
+        for key in keys:
+            told = part.told.get(key)
+            if told is not None and told.case() is not None:
+                self.early[key] = told
+            else:
+                self.early.pop(key, None)
+        for case in part.whole:
+            self.whole[case.app, case.day] = case
+        return keys
+
+    def _keys(self, slots: Ints) -> list[AppDay]:
+        return list(zip(*(self.open.column(name)[slots].tolist() for name in ("app", "day")), strict=True))
+
+    def _cases(self, day: int) -> list[Case]:
+        """The cases of a day, as they stand."""
+        found = []
+        for key in {key for key in (*self.told, *self.early) if key[1] == day}:
+            told, early = self.told.get(key), self.early.get(key)
+            both = told.and_then(early) if told and early else told or early
+            case = both.case() if both else None
+            if case is not None:
+                found.append(case)
+        return stronger(found, [case for case in self.whole.values() if case.day == day])
+
+    def _say(self, touched: Iterable[AppDay]) -> list[Change]:
+        """What is to be said of the days in which something was judged; the cases that did not change are left."""
+        changes = []
+        for day in sorted({day for _, day in touched}):
+            cases = self._cases(day)
+            bar = relay_bar(evidence_of(cases, day), len(self.open.apps(day)), self.plan.settings)
+            fresh = [case for case in cases if self._is_news(case, bar)]
+            changes += self._told_of(fresh, day, bar)
+            gone = {key for key in self.said if key[1] == day} - {(case.app, case.day) for case in cases}
+            changes += [change for key in sorted(gone) for change in self._withdrawn(key)]
+        return changes
+
+    def _is_news(self, case: Case, bar: float) -> bool:
+        """Whether there is more to say of a case than was said: it is another, or lies on the other side of the bar."""
+        said = self.said.get((case.app, case.day))
+        if said is None or said.case is not case:
+            return True
+        return (case.log_evidence >= bar) != (case.log_evidence >= said.bar)
+
+    def _told_of(self, cases: list[Case], day: int, bar: float) -> list[Change]:
+        """Say what these cases come to."""
+        changes = []
+        for case, finding in self._findings(cases, day, bar):
+            before = self.said.get((case.app, case.day))
+            if finding is None:
+                changes += self._withdrawn((case.app, case.day))
+            elif before is None or before.finding is None:
+                changes.append(Change(Status.OPENED, finding))
+            elif before.finding != finding:
+                changes.append(Change(Status.UPDATED, finding))
+            self.said[case.app, case.day] = Said(case, bar, finding)
+        return changes
+
+    def _withdrawn(self, key: AppDay) -> list[Change]:
+        said = self.said.pop(key, None)
+        return [Change(Status.WITHDRAWN, said.finding)] if said is not None and said.finding is not None else []
+
+    def _findings(self, cases: list[Case], day: int, bar: float) -> list[tuple[Case, Finding | None]]:
+        """What each of a day's cases comes to; None where it is not worth a report."""
+        if not cases:
+            return []
+        directory = self._directory(cases, day, bar)
+        drafts = [draft_of(case, directory, self.plan.settings) for case in cases]
+        installs = self._installs([draft for draft in drafts if draft is not None])
+        return [(case, self._finding(draft, installs)) for case, draft in zip(cases, drafts, strict=True)]
+
+    def _finding(self, draft: Draft | None, installs: Installs) -> Finding | None:
+        if draft is None:
+            return None
+        package, parties = draft.compared
+        finding = draft.finding(installs.beside(package, draft.key.device, parties))
+        return None if finding is None else apply(finding, self.plan.exceptions, self.plan.now)
+
+    def _installs(self, drafts: list[Draft]) -> Installs:
+        wanted: dict[Packaged, set[str]] = {}
+        for draft in drafts:
+            package, parties = draft.compared
+            if parties:
+                wanted.setdefault(package, set()).update(parties)
+        return self.contacted.installs(self.texts, wanted, {day: self.open.apps(day) for day, _ in wanted})
+
+    def _directory(self, cases: list[Case], day: int, bar: float) -> Directory:
+        keys = [case.flows[name] for case in cases for name in ("remote", "name")]
+        keys += [case.signals["detail"] for case in cases]
+        return Directory(
+            apps=self.registry.app_keys(np.array([case.app for case in cases], np.uint32)),
+            sources=self.registry.source_names(),
+            texts=self.texts.texts(np.concatenate(keys)),
+            formats=self.formats,
+            inventory=self.inventory.index(),
+            bars={day: bar},
+            enrichment=self.plan.enrichment,
+        )
+
+    def _days_over(self) -> list[int]:
+        """Days of which no app's records are held any more, and none is waited for."""
+        given_up = self.open.given_up()
+        return sorted(day for day in set(self.open.met) - self.open.days() if day <= given_up)
+
+    def _conclude(self, day: int) -> list[Change]:
+        """Say the last of a day: of every case, by all that is known now; then forget it."""
+        ranks = self.registry.source_ranks()
+        cases = [with_signals(case, self._signals_of(case.flows["device"][:1]), ranks) for case in self._cases(day)]
+        bar = relay_bar(evidence_of(cases, day), len(self.open.apps(day)), self.plan.settings)
+        changes = []
+        for case, finding in self._findings(cases, day, bar):
+            if finding is None:
+                changes += self._withdrawn((case.app, case.day))
+            else:
+                changes.append(Change(Status.CLOSED, finding))
+                self.said.pop((case.app, case.day), None)
+        changes += [
+            change for key in sorted(key for key in self.said if key[1] == day) for change in self._withdrawn(key)
+        ]
+        self._forget(day)
+        return changes
+
+    def _forget(self, day: int) -> None:
+        """Let go of everything that only a day that is over needs."""
+        self.told = {key: told for key, told in self.told.items() if key[1] != day}
+        self.early = {key: told for key, told in self.early.items() if key[1] != day}
+        self.whole = {key: case for key, case in self.whole.items() if key[1] != day}
+        self.open.forget(day)
+        self.contacted.forget(day)
+        self.texts.next_generation()
+        begin = (day + 1) * DAY_US - SIGNAL_REACH_US
+        for device in self.signals:
+            held = self._signals_of(np.array([device]))
+            self.signals[device] = [held[(held["end"] < held["start"]) | (held["end"] >= begin)]]

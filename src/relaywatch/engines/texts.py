@@ -1,0 +1,71 @@
+"""Text that records refer to, for a judgement that goes on: each text once, and none for ever."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from relaywatch.detection.columns import Keys
+from relaywatch.engines.names import SCHEMA, Names
+
+MERGED_AT = 50_000
+"""Keys met lately that are looked through one by one before they are sorted in."""
+
+
+class _Generation:
+    """Texts by key, each once."""
+
+    def __init__(self) -> None:
+        self.batches: list[pa.RecordBatch] = []
+        self._known = np.empty(0, np.uint64)
+        self._lately = np.empty(0, np.uint64)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in what is new of the texts."""
+        keys, first = np.unique(batch["key"].to_numpy(), return_index=True)
+        new = ~(_holds(self._known, keys) | _holds(self._lately, keys))
+        if new.any():
+            self.batches.append(batch.take(pa.array(first[new])))
+            self._lately = np.union1d(self._lately, keys[new])
+            if len(self._lately) > MERGED_AT:
+                self._known = np.union1d(self._known, self._lately)
+                self._lately = np.empty(0, np.uint64)
+
+
+def _holds(ordered: Keys, keys: Keys) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    if not len(ordered):
+        return np.zeros(len(keys), np.bool_)
+    place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return np.asarray(ordered[place] == keys)
+
+
+class Texts(Names):
+    """Texts in memory, those that were met in this generation or the one before it."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self._generations = [_Generation(), _Generation()]
+
+    def next_generation(self) -> None:
+        """Forget what was not met since this was called last."""
+        self._generations = [self._generations[1], _Generation()]
+        self._recent = []
+
+    def table(self) -> pa.Table:
+        """All texts with their keys."""
+        return pa.Table.from_batches(list(self._batches()), SCHEMA)
+
+    def restore(self, table: pa.Table) -> None:
+        """Take the texts that `table` gave."""
+        for batch in table.combine_chunks().to_batches():
+            self._hold(batch)
+
+    def _hold(self, batch: pa.RecordBatch) -> None:
+        self._generations[1].add(batch)
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for generation in self._generations:
+            yield from generation.batches
