@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -14,6 +15,7 @@ import pyarrow.parquet as pq
 
 from relaywatch.lake.layout import ORDER
 from relaywatch.lake.ordering import Indices
+from relaywatch.model.errors import LakeError
 from relaywatch.model.schemas import TABLES, TEXT
 from relaywatch.model.tables import TableName
 
@@ -149,3 +151,17 @@ def opened(path: Path, table: TableName) -> pq.ParquetFile:
     """A file of the lake, memory-mapped, text as dictionaries. Raises OSError or pa.ArrowException where damaged."""
     texts = [field.name for field in TABLES[table] if field.type == TEXT]
     return pq.ParquetFile(path, memory_map=True, read_dictionary=texts, pre_buffer=False)
+
+
+@contextmanager
+def damage_told(path: Path) -> Iterator[None]:
+    """Tell of a file of the lake that is missing or damaged as LakeError."""
+    try:
+        yield
+    except FileNotFoundError as fault:
+        raise LakeError(
+            f"{path}: missing, though the lake lists it. If a compaction has just ended, run the command again; "
+            "otherwise restore the file."
+        ) from fault
+    except (OSError, pa.ArrowException) as fault:
+        raise LakeError(f"{path}: cannot be read ({fault}). Restore it, or import into a new lake.") from fault

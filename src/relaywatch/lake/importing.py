@@ -1,4 +1,4 @@
-"""Telemetry into the lake: read, parted by device, sorted shard by shard, and published in whole files or not at all."""
+"""Telemetry into the lake: read, parted by device, sorted shard by shard, published as a whole or not at all."""
 
 from __future__ import annotations
 

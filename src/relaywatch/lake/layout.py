@@ -89,7 +89,8 @@ def row_shards(devices: pa.DictionaryArray) -> npt.NDArray[np.uint8]:
     if devices.null_count:
         raise pa.ArrowInvalid("a row without device_uid")
     of_entry = np.array([shard_of(text or "") for text in devices.dictionary.to_pylist()], np.uint8)
-    return of_entry[devices.indices.to_numpy(zero_copy_only=False)]
+    shards: npt.NDArray[np.uint8] = of_entry[devices.indices.to_numpy(zero_copy_only=False)]
+    return shards
 
 
 def row_days(table: TableName, column: dict[str, pa.Array]) -> npt.NDArray[np.int64]:

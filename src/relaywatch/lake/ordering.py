@@ -125,7 +125,9 @@ def _text_key(column: pa.DictionaryArray) -> Key:
     put = entries.take(pa.array(sequence))
     fresh = np.ones(len(entries), np.bool_)
     if len(entries) > 1:
-        fresh[1:] = np.asarray(pc.fill_null(pc.not_equal(put.slice(1), put.slice(0, len(put) - 1)), pa.scalar(value=True)))
+        fresh[1:] = np.asarray(
+            pc.fill_null(pc.not_equal(put.slice(1), put.slice(0, len(put) - 1)), pa.scalar(value=True))
+        )
     rank = np.zeros(len(entries) + 1, np.uint64)
     rank[sequence] = np.cumsum(fresh)
     indices = pc.fill_null(column.indices, len(entries)).to_numpy(zero_copy_only=False)

@@ -85,7 +85,7 @@ def read_manifest(folder: Path) -> Manifest:
     version, shards = about.get("version"), about.get("shards")
     if isinstance(version, int) and version > VERSION:
         raise LakeError(
-            f"{folder}: a lake of layout {version}, and this relaywatch knows layouts up to {VERSION}. Update relaywatch."
+            f"{folder}: a lake of layout {version}; this relaywatch knows layouts up to {VERSION}. Update relaywatch."
         )
     if version != VERSION or shards != SHARDS:
         raise LakeError(f"{folder / ABOUT}: says neither a known layout nor {SHARDS} shards. It was changed by hand.")
