@@ -89,7 +89,7 @@ def _merge(store: Store, partition: Partition, files: list[StoredFile]) -> Store
     staged = store.staged(path)
     with ExitStack() as stack:
         rows = max(MERGED_ROWS // len(files), FEWEST_ROWS)
-        runs = [stack.enter_context(_Run(store.folder / file.path, partition.table, rows)) for file in files]
+        runs = [stack.enter_context(_Run(store.folder / file.path, partition.table, rows, file.rows)) for file in files]
         merged = stack.enter_context(SortedFile(staged, partition.table))
         for columns, order in _merged(partition.table, runs, rows):
             merged.add(columns, order)
@@ -99,10 +99,13 @@ def _merge(store: Store, partition: Partition, files: list[StoredFile]) -> Store
 class _Run:
     """One sorted file, read piece by piece. Raises LakeError where it is missing or damaged."""
 
-    def __init__(self, path: Path, table: TableName, rows: int) -> None:
+    def __init__(self, path: Path, table: TableName, rows: int, listed: int) -> None:
+        """rows: of a piece; listed: of the whole file, as the lake says."""
         self._path = path
         with damage_told(path):
             self._file: pq.ParquetFile = opened(path, table)
+            if self._file.metadata.num_rows != listed:
+                raise pa.ArrowInvalid(f"{self._file.metadata.num_rows} rows, not {listed} as the lake lists")
             self._pieces = self._file.iter_batches(rows)
             self._ahead: pa.RecordBatch | None = next(self._pieces, None)
 
@@ -134,8 +137,8 @@ def _merged(table: TableName, runs: list[_Run], rows: int) -> Iterator[tuple[Col
     """
     held: list[Columns] = []
     owner = np.empty(0, np.int32)
-    wanting = [number for number, run in enumerate(runs) if not run.ended]
-    while wanting:
+    wanting = list(range(len(runs)))
+    while True:
         for number in wanting:
             held.append(runs[number].take())
             owner = np.concatenate([owner, np.full(len(held[-1][0]), number, np.int32)])
@@ -144,13 +147,15 @@ def _merged(table: TableName, runs: list[_Run], rows: int) -> Iterator[tuple[Col
         order, alike = ordered(table, columns)
         cut = _final(owner[order], alike, unfinished, len(runs))
         yield columns, order[:cut][~alike[:cut]]
+        if not len(unfinished):
+            return
         rest = order[cut:][~alike[cut:]]
         if len(rest):
             held.append(taken(columns, rest))
         owner = owner[rest]
         left = np.bincount(owner, minlength=len(runs))
         # At least the run whose last row set the bound: of it one row is left, or none.
-        wanting = unfinished[left[unfinished] <= rows // 2].tolist()
+        wanting = unfinished[left[unfinished] <= max(rows // 2, 1)].tolist()
 
 
 def _final(
