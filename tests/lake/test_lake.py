@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import date
+from pathlib import Path
 
 import duckdb
 import polars as pl
@@ -285,3 +287,22 @@ def test_compaction_tells_its_progress(lake):
     watcher = Quiet()
     compact(lake, watcher)
     assert watcher.told["written"] == watcher.told["to write"] > 0
+
+
+@pytest.fixture
+def examples(lake):
+    """The examples of docs/lake.md, over this lake."""
+    page = (Path(__file__).parents[2] / "docs" / "lake.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(sql|python)\n(.*?)```", page, re.DOTALL)
+    return [(kind, text.replace("LAKE", str(lake)).replace("phone-000007", "phone-2")) for kind, text in blocks]
+
+
+def test_the_queries_of_the_documentation_work(examples):
+    (sql,) = [text for kind, text in examples if kind == "sql"]
+    assert duckdb.connect().sql(sql).fetchall() == [("org.example.app", 6, 6)]
+    by_polars, by_lake = [text for kind, text in examples if kind == "python"]
+    told: dict[str, object] = {}
+    exec(by_polars, told)  # noqa: S102
+    assert told["one"].height == 8
+    exec(by_lake, told)  # noqa: S102
+    assert told["rows"].schema.names == ["device_uid", "bytes_out"]

@@ -56,6 +56,7 @@ class Spill:
         for table in [table for table, held in self._held.items() if held]:
             self._part(table)
         self._wait()
+        self._worker.shutdown()
         for writer in self._writers.values():
             writer.close()
         return sorted(self._writers)

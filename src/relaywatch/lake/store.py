@@ -146,14 +146,14 @@ class Store:
         sources: dict[str, str] | None = None,
     ) -> None:
         """Make staged files part of the lake, and those `without` no part of it, at once or not at all."""
-        touched = {self.folder}
+        touched: set[Path] = set()
         for file in files:
             place = self.folder / file.path
             place.parent.mkdir(parents=True, exist_ok=True)
             self.staged(file.path).replace(place)
-            touched.add(place.parent)
-        for place in touched:
-            synced(place)
+            touched.update(parent for parent in place.parents if parent.is_relative_to(self.folder))
+        for parent in touched:
+            synced(parent)
         gone = {file.path for file in without}
         old = self.manifest
         fresh = Manifest(
