@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -112,14 +111,12 @@ class SortedFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        """Close it; where all went well, with all rows in it and on the disk."""
+        """Close it; where all went well, with all rows in it."""
         try:
             if kind is None and self._pending:
                 self._write()
         finally:
             self._writer.close()
-        if kind is None:
-            synced(self.path)
 
     def add(self, columns: Sequence[pa.Array], rows: Indices) -> None:
         """Write these rows of the columns, in this order; none sorts before one that was written earlier."""
@@ -136,15 +133,6 @@ class SortedFile:
         columns = joined(self._pending)
         self._writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=self._schema), row_group_size=ROW_GROUP)
         self._pending_rows = 0
-
-
-def synced(path: Path) -> None:
-    """Make sure that a file's, or a folder's, content is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def opened(path: Path, table: TableName) -> pq.ParquetFile:

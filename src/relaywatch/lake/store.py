@@ -21,7 +21,6 @@ from typing import Any, Final
 import pyarrow as pa
 
 from relaywatch import __version__
-from relaywatch.lake.files import synced
 from relaywatch.lake.layout import ORDER, SHARDS, VERSION, Partition
 from relaywatch.model.errors import LakeError
 
@@ -146,14 +145,12 @@ class Store:
         sources: dict[str, str] | None = None,
     ) -> None:
         """Make staged files part of the lake, and those `without` no part of it, at once or not at all."""
-        touched: set[Path] = set()
         for file in files:
             place = self.folder / file.path
             place.parent.mkdir(parents=True, exist_ok=True)
             self.staged(file.path).replace(place)
-            touched.update(parent for parent in place.parents if parent.is_relative_to(self.folder))
-        for parent in touched:
-            synced(parent)
+        # Once for all: a lake of many days has thousands of files, and to sync each takes longer than to write it.
+        os.sync()
         gone = {file.path for file in without}
         old = self.manifest
         fresh = Manifest(
@@ -234,4 +231,9 @@ def _write(path: Path, document: dict[str, Any]) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     fresh.replace(path)
-    synced(path.parent)
+    # The new name is on the disk too before anything that the old document lists is removed.
+    descriptor = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
