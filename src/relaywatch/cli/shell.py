@@ -101,14 +101,29 @@ class Bar:
 
     def judging(self, shards: int) -> None:
         """Judging begins."""
-        if self._task is not None:
-            self._progress.remove_task(self._task)
-        self._progress.columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-        self._task = self._progress.add_task("Judging", total=shards)
+        self._parts("Judging", shards)
 
     def judged(self) -> None:
         """One more part is judged."""
         self.read(1)
+
+    def writing(self, parts: int) -> None:
+        """Writing begins."""
+        self._parts("Writing", parts)
+
+    def written(self) -> None:
+        """One more part is written."""
+        self.read(1)
+
+    def counting(self, parts: int) -> None:
+        """Counting begins."""
+        self._parts("Counting", parts)
+
+    def _parts(self, what: str, parts: int) -> None:
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._progress.columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+        self._task = self._progress.add_task(what, total=parts)
 
 
 @contextmanager

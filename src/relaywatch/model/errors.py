@@ -38,3 +38,7 @@ class EnrichmentError(RelaywatchError):
 
 class ExportError(RelaywatchError):
     """The telemetry lacks what the format to be written cannot do without."""
+
+
+class LakeError(RelaywatchError):
+    """A folder is no lake that can be read or written, or its files are not as the lake says."""

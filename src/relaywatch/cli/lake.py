@@ -1,0 +1,170 @@
+"""The commands about the lake: import, compact, show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Paths, app, tell
+from relaywatch.lake.compacting import compact
+from relaywatch.lake.importing import ImportAccount, import_telemetry
+from relaywatch.lake.lake import Lake
+from relaywatch.lake.layout import SHARDS
+from relaywatch.model.schemas import TABLES
+from relaywatch.outputs.account import quarantine_account, unread_account
+from relaywatch.outputs.native import json_line
+from relaywatch.outputs.text import plural, printable, size
+
+LakeFolder = Annotated[Path, typer.Option("--lake", help="Folder of the lake")]
+
+lake_app = typer.Typer(
+    help="Keep telemetry as sorted Parquet files by day and device, to be hunted and queried many times.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(lake_app, name="lake")
+
+
+@lake_app.command(name="import")
+def import_command(
+    paths: Paths,
+    *,
+    folder: LakeFolder,
+    as_json: AsJson = False,
+    device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
+) -> None:
+    """Read telemetry into a lake, which is made where there is none. A file whose content is in it is not read again.
+
+    Exit status: 0 all in the lake, 2 unusable input or lake, 3 some records could not be read.
+    """
+    with _interruptible(folder), Bar(Console(stderr=True)) as bar:
+        account = import_telemetry(paths, folder, device, bar)
+    if as_json:
+        sys.stdout.write(json_line(_import_record(account)))
+    else:
+        _tell_import(account, folder)
+    for line in (
+        *quarantine_account(account.quarantine),
+        *unread_account([(str(entry.path), entry.reason) for entry in account.unrecognised]),
+    ):
+        tell(line)
+    raise typer.Exit(Exit.PARTIAL if account.quarantine.total else Exit.NOTHING_FOUND)
+
+
+def _import_record(account: ImportAccount) -> dict[str, Any]:
+    return {
+        "imported": [
+            {"path": entry.path, "format": entry.format, "rows": entry.rows, "quarantined": entry.quarantined}
+            for entry in account.imported
+        ],
+        "known": [str(path) for path in account.known],
+        "files_written": account.files,
+        "quarantined": account.quarantine.total,
+    }
+
+
+def _tell_import(account: ImportAccount, folder: Path) -> None:
+    rows = {table: sum(entry.rows.get(table, 0) for entry in account.imported) for table in TABLES}
+    told = ", ".join(f"{count:,} {table}" for table, count in rows.items() if count) or "no rows"
+    typer.echo(
+        f"{plural(len(account.imported), 'source file')} imported: {told}, in {plural(account.files, 'file')} "
+        f"of {printable(str(folder))}"
+    )
+    if account.known:
+        typer.echo(f"{plural(len(account.known), 'source file')} in the lake already, not read again")
+
+
+@lake_app.command(name="compact")
+def compact_command(*, folder: LakeFolder, as_json: AsJson = False) -> None:
+    """Merge the files of several imports into one sorted file per day and shard, and drop rows that repeat exactly.
+
+    Exit status: 0 compacted, 2 unusable lake.
+    """
+    with _interruptible(folder), Bar(Console(stderr=True)) as bar:
+        account = compact(folder, bar)
+    if as_json:
+        record = {"merged": account.merged, "files_before": account.before, "files_after": account.after}
+        sys.stdout.write(json_line({**record, "repeats_dropped": account.repeats}))
+    else:
+        typer.echo(
+            f"{plural(account.merged, 'partition')} merged: {plural(account.before, 'file')} before, {account.after} "
+            f"after; {plural(account.repeats, 'exact repeat')} dropped"
+        )
+
+
+@lake_app.command(name="show")
+def show_command(*, folder: LakeFolder, as_json: AsJson = False) -> None:
+    """Show what a lake holds: days, devices, rows, bytes, files to compact.
+
+    Exit status: 0 shown, 2 unusable lake.
+    """
+    lake = Lake.open(folder)
+    devices = 0
+    with Bar(Console(stderr=True)) as bar:
+        bar.counting(SHARDS)
+        for names in lake.devices():
+            devices += len(names)
+            bar.read(1)
+    record = _lake_record(lake, devices)
+    if as_json:
+        sys.stdout.write(json_line(record))
+    else:
+        _render(record)
+
+
+def _lake_record(lake: Lake, devices: int) -> dict[str, Any]:
+    sizes = lake.sizes()
+    return {
+        "lake": str(lake.folder),
+        "days": [day.isoformat() for day in lake.days()],
+        "devices": devices,
+        "sources": len(lake.sources()),
+        "imported": lake.imported,
+        "quarantined": lake.quarantined,
+        "to_compact": sum(table.to_merge for table in sizes.values()),
+        "tables": {
+            name: {
+                "rows": table.rows,
+                "bytes": table.size_bytes,
+                "files": table.files,
+                "to_compact": table.to_merge,
+            }
+            for name, table in sizes.items()
+        },
+    }
+
+
+def _render(record: dict[str, Any]) -> None:
+    days, output = record["days"], Output()
+    span = f"{days[0]} to {days[-1]}, {plural(len(days), 'day')} with traffic" if days else "no day with traffic"
+    output.print(escape(f"{printable(record['lake'])}: {span}, {plural(record['devices'], 'device')}"))
+    output.print(
+        f"{plural(record['imported'], 'source file')} imported, "
+        f"{plural(record['quarantined'], 'damaged record')} put aside"
+    )
+    table = Table("table")
+    for name in ("rows", "bytes", "files", "to compact"):
+        table.add_column(name, justify="right")
+    for name, held in record["tables"].items():
+        table.add_row(name, f"{held['rows']:,}", size(held["bytes"]), f"{held['files']:,}", f"{held['to_compact']:,}")
+    output.print(table)
+    if record["to_compact"]:
+        output.print(f"relaywatch lake compact merges {plural(record['to_compact'], 'file')}.")
+
+
+@contextmanager
+def _interruptible(folder: Path) -> Iterator[None]:
+    """Tell what an interruption leaves: what was published before it stays."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        tell(f"interrupted; {folder} is as the last published change left it. Run it again for the rest.")
+        raise SystemExit(Exit.INTERRUPTED) from None
