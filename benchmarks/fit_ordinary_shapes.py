@@ -1,4 +1,4 @@
-"""Fits what ordinary apps of simulated fleets do to labelled benign traces: flows in their own order, and name look-ups.
+"""Fits what ordinary apps of simulated fleets do to labelled benign traces: flows in their own order, look-ups.
 
     python benchmarks/fit_ordinary_shapes.py LAB [LAB ...] [--out src/relaywatch/simulation/ordinary.json]
 
@@ -27,11 +27,18 @@ PASSING_ON = ("rclone", "localtunnel", "bittorrent", "file-server", "sshd", "wir
 """Beginnings or parts of scenarios that are left out."""
 
 
+def carrying(app: LabelledApp) -> pl.DataFrame:
+    """How many seconds of each flow carried payload."""
+    seconds = pl.read_parquet(app.folder / "bins.parquet").filter(pl.col("tx_bytes") + pl.col("rx_bytes") > 0)
+    return seconds.group_by(pl.col("flow_id").cast(pl.Int64)).agg(pl.len().cast(pl.Int64).alias("carrying"))
+
+
 def flows_of(app: LabelledApp) -> pl.DataFrame:
     """The trace's dialled flows in order of their begin."""
     return (
         pl.read_csv(app.folder / "flows.csv", infer_schema_length=None)
         .filter(pl.col("direction") == "out")
+        .join(carrying(app), on="flow_id", how="left")
         .sort("start", "flow_id")
     )
 
@@ -54,6 +61,7 @@ def shape_of(flows: pl.DataFrame, most: int) -> list[list[float]] | None:
         (pl.col("proto") == "udp").cast(pl.Int64).alias("datagrams"),
         (life >= least).cast(pl.Int64).alias("stands"),
         "remote_port",
+        pl.col("carrying").fill_null(1),
     )
     return [list(row) for row in rows.iter_rows()]
 
@@ -88,7 +96,7 @@ def main() -> None:
             flows += dialled.height
     document = {
         "made_by": "python benchmarks/fit_ordinary_shapes.py LAB",
-        "flow": ["gap s", "life s", "bytes out", "bytes in", "remote", "datagrams", "stands", "remote port"],
+        "flow": ["gap s", "life s", "bytes out", "bytes in", "remote", "datagrams", "stands", "remote port", "carrying s"],
         "lookup": ["life s", "bytes out", "bytes in"],
         "programs": programs,
         "lookup_share": round(asked / flows, 4),
