@@ -14,7 +14,7 @@ from numba.core import config
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-KERNELS: Final = ("detection/*.py", "sources/capture_*.py", "sources/perfetto_*.py")
+KERNELS: Final = ("detection/*.py", "simulation/*.py", "sources/capture_*.py", "sources/perfetto_*.py")
 """Modules with kernels, below the package."""
 
 

@@ -1,1 +1,1 @@
-"""Fleets of phones that never were: canonical tables of any size, seeded and exact, with relays whose place is known."""
+"""Fleets of phones that never were: canonical tables of any size, seeded and exact, and it is known who relays."""

@@ -26,7 +26,7 @@ _UNIT: Final = 1.0 / (1 << 53)
 
 def stream(seed: int, *numbers: int) -> State:
     """A stream for one purpose: the same seed and numbers give the same one."""
-    return np.random.SeedSequence(seed, spawn_key=numbers).generate_state(1, np.uint64)
+    return np.random.SeedSequence(seed, spawn_key=numbers).generate_state(1, np.uint64).astype(np.uint64)
 
 
 def key_of(seed: int, *numbers: int) -> np.uint64:

@@ -11,7 +11,8 @@ from relaywatch.engines.records import taken
 from relaywatch.model.compilation import compiled
 from relaywatch.model.schemas import SignalKind
 from relaywatch.simulation.drafts import FACT, LOOKUP, Drafts
-from relaywatch.simulation.fleet import Fleet, Lateness, arrival_of, gap_of, in_gap
+from relaywatch.simulation.fleet import Fleet
+from relaywatch.simulation.lateness import Lateness, arrival_of, gap_of, in_gap
 from relaywatch.simulation.plan import APPS_A_PHONE, DAY_US, SECOND
 from relaywatch.simulation.relaying import EARLY_US, Episodes
 
@@ -71,7 +72,10 @@ def of_lookups(drafts: Drafts, fleet: Fleet) -> Drafts:
 
 
 def of_days(days: range, fleet: Fleet, faults: Lateness, watching: int) -> Drafts:
-    """A capture of each watched device a day, and the gaps of all. watching: the text of captures; that of gaps follows."""
+    """A capture of each watched device a day, and the gaps of all.
+
+    watching: number of the text of captures; that of gaps follows.
+    """
     watched = np.flatnonzero(fleet.watched)
     parts = [np.empty(0, FACT)]
     for day in days:

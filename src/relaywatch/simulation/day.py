@@ -40,9 +40,9 @@ def slice_bounds(plan: Plan) -> Ints:
     """
     count = max(-(-plan.flows // SLICE), min(plan.days * HOURS, plan.flows // FEWEST), 1)
     own = use_by_part()
-    fleet = sum((share * np.roll(own, -hours * PARTS // HOURS) for hours, share in ZONES), np.zeros(PARTS))
+    fleet = np.sum([share * np.roll(own, -hours * PARTS // HOURS) for hours, share in ZONES], axis=0)
     done = np.concatenate([[0.0], np.cumsum(np.tile(fleet, plan.days))])
-    bounds = np.interp(np.arange(count + 1) / count * done[-1], done, np.arange(len(done)) * float(PART_US))
+    bounds: Floats = np.interp(np.arange(count + 1) / count * done[-1], done, np.arange(len(done)) * float(PART_US))
     return np.rint(bounds).astype(np.int64)
 
 

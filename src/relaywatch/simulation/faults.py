@@ -11,7 +11,7 @@ from relaywatch.engines.records import taken
 from relaywatch.model.compilation import compiled
 from relaywatch.simulation.chance import key_of, share_of
 from relaywatch.simulation.drafts import Drafts, joined
-from relaywatch.simulation.fleet import Lateness, arrival_of, in_gap
+from relaywatch.simulation.lateness import Lateness, arrival_of, in_gap
 from relaywatch.simulation.plan import APPS_A_PHONE, DAY_US, Plan
 
 _REPEATS, _DELAYS = 21, 22

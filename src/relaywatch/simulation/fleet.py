@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from relaywatch.detection.columns import Flags, Floats, Ints
 from relaywatch.model.compilation import compiled
-from relaywatch.simulation.chance import State, bits_of, key_of, share_of, stream, uniform
+from relaywatch.simulation.chance import State, stream, uniform
 from relaywatch.simulation.day import ZONES
 from relaywatch.simulation.plan import APPS_A_PHONE, Plan
 
@@ -28,7 +28,7 @@ PROFILES: Final = 64
 APP_SPREAD: Final = 1.5
 DEVICE_SPREAD: Final = 0.8
 APP_SCALE: Final = 0.5
-"""Deviations of the natural log of what an app does, what a phone does, and of an app's bytes (as in the null fleet)."""
+"""Deviations of the natural log of what an app does, what a phone does, and an app's bytes (as in the null fleet)."""
 HOT_FACTOR: Final = 100.0
 FEWEST_ENDPOINTS: Final = 3
 MOST_ENDPOINTS: Final = 300
@@ -45,8 +45,8 @@ _FLEET, _SEEN = 1, 2
 class Programs(NamedTuple):
     """What real programs did (ordinary.json): flows row by row, program k's are rows bounds[k] to bounds[k + 1].
 
-    flows: gap s, life s, bytes out, bytes in, remote, datagrams, stands, remote port, carrying s; lookups: life s, bytes out, bytes
-    in; lookup_share: probability of a look-up before a remote's first flow in a bout.
+    flows: gap s, life s, bytes out, bytes in, remote, datagrams, stands, remote port, carrying s; lookups: life s,
+    bytes out, bytes in; lookup_share: probability of a look-up before a remote's first flow in a bout.
     """
 
     flows: Floats
@@ -65,7 +65,7 @@ class Remotes(NamedTuple):
     clients: int
     gateways: int
     resolvers: int
-    count: int
+    ends: int
 
 
 class Fleet(NamedTuple):
@@ -205,54 +205,3 @@ def _installed(state: State, devices: int, chance: Floats, instead: Ints) -> npt
             owner[app] = device
             out[device * APPS_A_PHONE + place] = app
     return out
-
-
-class Lateness(NamedTuple):
-    """Faults as kernels see them: keys, rates, and bounds in us (0: no such fault)."""
-
-    key: np.uint64
-    late: float
-    late_us: int
-    gaps: float
-    gap_us: int
-
-
-def lateness_of(plan: Plan) -> Lateness:
-    """The plan's late batches and gaps."""
-    late, gaps = plan.faults.late, plan.faults.gaps
-    return Lateness(key_of(plan.seed, _FLEET, 2), late.rate, int(late.bound_s * 1e6), gaps.rate, int(gaps.bound_s * 1e6))
-
-
-@compiled
-def arrival_of(faults: Lateness, device: int, at: int) -> int:
-    """When the record of something at a time (us) arrives: with all that the device recorded within half a bound."""
-    half = faults.late_us // 2
-    if faults.late <= 0.0:
-        return at
-    window = at // half
-    key = bits_of(bits_of(faults.key, device), window)
-    if share_of(key, 1) >= faults.late:
-        return at
-    return (window + 1) * half + int(share_of(key, 2) * half)
-
-
-@compiled
-def gap_of(faults: Lateness, device: int, day: int, day_us: int) -> tuple[int, int]:
-    """Begin and end (us by the device's clock) of a day's gap of the device; both 0 where there is none."""
-    if faults.gaps <= 0.0:
-        return 0, 0
-    key = bits_of(bits_of(faults.key ^ np.uint64(1), device), day)
-    if share_of(key, 1) >= faults.gaps:
-        return 0, 0
-    length = 1 + int(faults.gap_us * share_of(key, 2))
-    begin = day * day_us + 1 + int((day_us - length - 2) * share_of(key, 3))
-    return begin, begin + length
-
-
-@compiled
-def in_gap(faults: Lateness, device: int, at: int, day_us: int) -> bool:
-    """Whether the device's own time (us) lies in a gap."""
-    if faults.gaps <= 0.0:
-        return False
-    begin, end = gap_of(faults, device, at // day_us, day_us)
-    return begin <= at < end

@@ -1,7 +1,8 @@
 """What ordinary apps do: bouts of flows as real programs made them, with their look-ups.
 
-A bout is a run of successive flows of one program: gaps, lives and bytes as recorded, each varied a little (a smoothed
-bootstrap), the bytes also by a factor of the app and of the bout.
+A bout has the gaps and remotes of a run of successive flows of one program. What each carries, and how long, is that of
+any flow of the program, drawn whole and varied a little (a smoothed bootstrap), the bytes also by a factor of the app
+and of the bout: what coincided by chance in a recorded run would otherwise coincide again in each of its copies.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def _bout(
                 done += 1
         if done == len(out):
             break
-        until = max(until, _flow(state, out, done, flow, scale, time))
+        like = shapes.flows[lowest + int(uniform(state) * (highest - lowest))]
+        until = max(until, _flow(state, out, done, like, scale, time))
         out["flow"][done], out["pair"][done], out["remote"][done] = first + done, pair, remote
         done += 1
         row = row + 1 if row + 1 < highest else lowest
@@ -116,9 +118,9 @@ def _bout(
 def _remote(which: float, common: float, app: int, fleet: Fleet) -> int:
     """A remote of the app, the first ones far more often; now and then one that all apps share."""
     if common < COMMON_SHARE:
-        return fleet.remotes.common + int(COMMON**which) - 1
+        return int(fleet.remotes.common + int(COMMON**which) - 1)
     count = fleet.remotes.app_count[app]
-    return fleet.remotes.app_first[app] + int(float(count) ** which) - 1
+    return int(fleet.remotes.app_first[app] + int(float(count) ** which) - 1)
 
 
 @compiled
@@ -133,7 +135,7 @@ def _flow(state: State, out: Drafts, row: int, flow: Floats, scale: float, time:
     kind = ORDINARY
     if flow[5] == 0.0 and uniform(state) < FAILED_SHARE:
         kind, sent, received, life = FAILED, 0.0, 0.0, min(life, 3.0)
-    end = time + life * _SECOND
+    end = float(time + life * _SECOND)
     _written(out, row, int(time), int(end), int(sent), int(received), kind)
     out["idle"][row] = int(min(end, time + (flow[8] - uniform(state)) * _SECOND))  # open for longer than it carries
     out["datagrams"][row], out["remote_port"][row] = flow[5], flow[7]
@@ -143,13 +145,11 @@ def _flow(state: State, out: Drafts, row: int, flow: Floats, scale: float, time:
 
 
 @compiled
-def _lookup(
-    state: State, out: Drafts, row: int, first: int, time: float, pair: int, asked: int, fleet: Fleet
-) -> float:
+def _lookup(state: State, out: Drafts, row: int, first: int, time: float, pair: int, asked: int, fleet: Fleet) -> float:
     """Write the look-up of a remote's name; when it is answered."""
     lookups = fleet.programs.lookups
     like = lookups[int(uniform(state) * len(lookups))]
-    end = time + like[0] * _SECOND * np.exp(SMOOTHING * normals(state)[0])
+    end = float(time + like[0] * _SECOND * np.exp(SMOOTHING * normals(state)[0]))
     _written(out, row, int(time), int(end), int(like[1]), int(like[2]), LOOKUP)
     out["datagrams"][row], out["remote_port"][row] = 1, 53
     out["local_port"][row] = 32_768 + int(uniform(state) * 28_000)

@@ -24,6 +24,12 @@ class Fault(NamedTuple):
     bound_s: float
 
 
+NO_SKEW: Final = Fault(0.0, 300.0)
+NONE_LATE: Final = Fault(0.0, 900.0)
+NO_DUPLICATES: Final = Fault(0.0, 600.0)
+NO_GAPS: Final = Fault(0.0, 14_400.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Faults:
     """What goes wrong with the records of a fleet.
@@ -33,10 +39,10 @@ class Faults:
     gaps: a device is silent for some time of a day, at most the bound; a LOGGING_GAP says when.
     """
 
-    skew: Fault = Fault(0.0, 300.0)
-    late: Fault = Fault(0.0, 900.0)
-    duplicates: Fault = Fault(0.0, 600.0)
-    gaps: Fault = Fault(0.0, 14_400.0)
+    skew: Fault = NO_SKEW
+    late: Fault = NONE_LATE
+    duplicates: Fault = NO_DUPLICATES
+    gaps: Fault = NO_GAPS
 
     def __post_init__(self) -> None:
         for name, fault in self.by_name().items():
@@ -55,8 +61,9 @@ class Plan:
     """One fleet: the same plan always gives the same rows.
 
     flows: distinct flows in all, look-ups and relayed legs among them. begin: first day, from midnight UTC. relays:
-    share of the (device, app) pairs that relay; above 0 at least one does. volumes, signals: shares of the devices whose flows have
-    volumes, and of those whose context is seen. hot: the first device has about 100 times the flows of others.
+    share of the (device, app) pairs that relay; above 0 at least one does. volumes, signals: shares of the devices
+    whose flows have volumes, and of those whose context is seen. hot: the first device has about 100 times the flows of
+    others.
     shuffled: flows in no order of time, instead of the order in which records arrive.
 
     Raises SettingError where a value is out of its range.

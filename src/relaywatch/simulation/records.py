@@ -1,4 +1,4 @@
-"""From drafts to canonical rows: texts once for all batches, numbers by a kernel, buffers handed to Arrow as they are."""
+"""From drafts to canonical rows: texts once for all batches, numbers by a kernel, buffers as Arrow has them."""
 
 from __future__ import annotations
 
@@ -61,9 +61,11 @@ _NAMELESS: Final = np.uint64(NAMELESS_IN_TEN)
 
 
 class Texts(NamedTuple):
-    """Dictionaries that all batches share. local: IPv4 addresses of all devices, then IPv6; remote: by remote's number;
-    name: of the remotes before the nameless ones; asked: what a look-up says, by the remote's number, then WATCHING and
-    SILENT; v6: whether a remote's address is one.
+    """Dictionaries that all batches share.
+
+    local: IPv4 addresses of all devices, then IPv6; remote: by remote's number; name: of the remotes before the
+    nameless ones; asked: what a look-up says, by the remote's number, then WATCHING and SILENT; v6: whether a remote's
+    address is one.
     """
 
     device: pa.Array
@@ -83,7 +85,7 @@ def texts_of(plan: Plan, fleet: Fleet) -> Texts:
     names = [f"{HOSTS[k % len(HOSTS)]}{k // len(HOSTS)}.app{a:03d}.example" for a, k in zip(app, place, strict=True)]
     names += [f"{HOSTS[-1]}{k}.common.example" for k in range(COMMON)]
     names += [f"www.site{k:05d}.example" for k in range(SITES)]
-    v6 = np.arange(remotes.count) * 7 % 10 < V6_IN_TEN
+    v6 = np.arange(remotes.ends) * 7 % 10 < V6_IN_TEN
     v6[remotes.clients :] = False
     addresses = [_address(k, six) for k, six in enumerate(v6[: remotes.clients].tolist())]
     asked = [f"{name} {address}" for name, address in zip(names, addresses, strict=True)]
@@ -296,11 +298,12 @@ class Writer:
 
 
 def _uid(fleet: Fleet, pair: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    return fleet.uid_base[pair // APPS_A_PHONE] + pair % APPS_A_PHONE
+    uid: npt.NDArray[Any] = fleet.uid_base[pair // APPS_A_PHONE] + pair % APPS_A_PHONE
+    return uid
 
 
 def _batch(table: TableName, rows: int, columns: dict[str, Any]) -> Batch:
-    """A batch of buffers: an array, or an array with its dictionary and which rows are known; other columns are null."""
+    """A batch of columns: an array each, or an array, its dictionary and which rows are known; others are null."""
     schema = TABLES[table]
     arrays = [
         pa.nulls(rows, field.type) if field.name not in columns else _array(columns[field.name], field.type, rows)

@@ -1,4 +1,4 @@
-"""What relaying apps do besides: bounded episodes of sessions, drawn from what real relays did (model/relay_shapes.py)."""
+"""What relaying apps do besides: bounded episodes of sessions, drawn from real relays' (model/relay_shapes.py)."""
 
 from __future__ import annotations
 
@@ -42,8 +42,10 @@ _RELAYS, _SESSIONS = 11, 12
 
 
 class Episodes(NamedTuple):
-    """Episodes in order of their begin, one value each. begin, length: us; topology: place in TOPOLOGIES; shape: place
-    among that topology's; port: of the listener or the gateway; flows: how many flows it has.
+    """Episodes in order of their begin, one value each.
+
+    begin, length: us; topology: place in TOPOLOGIES; shape: place among that topology's; port: of the listener or the
+    gateway; flows: how many flows it has.
     """
 
     pair: Ints
@@ -74,8 +76,8 @@ def episodes_of(plan: Plan, fleet: Fleet) -> Episodes:
     fixed = np.array(CLIENT_PORTS)[rng.integers(0, len(CLIENT_PORTS), relays)]
     gateway = np.array(GATEWAY_PORTS)[rng.integers(0, len(GATEWAY_PORTS), relays)]
     port = np.where(topology == 0, fixed, gateway)
-    part, of = np.meshgrid(np.arange(plan.days * PARTS_A_DAY), np.arange(relays))
-    part, of = part.ravel(), of.ravel()
+    parts = plan.days * PARTS_A_DAY
+    part, of = np.tile(np.arange(parts), relays), np.repeat(np.arange(relays), parts)
     first = rng.integers(0, PARTS_A_DAY, (relays, plan.days))[of, part // PARTS_A_DAY] == part % PARTS_A_DAY
     kept = first | (rng.random(len(part)) < BOTH_PARTS)
     part, of = part[kept], of[kept]
@@ -108,7 +110,8 @@ def _sessions(plan: Plan, topology: Ints, links: Ints, rng: np.random.Generator)
     if flows > LAST_SHARE * plan.flows:
         raise SettingError(
             f"flows: {plan.flows} are too few for {plan.relaying_pairs} relaying apps on {plan.days} days, whose "
-            f"sessions alone take {flows}. Give at least {int(flows / LAST_SHARE) + 1} flows, or a smaller share of relays."
+            f"sessions alone take {flows}. Give at least {int(flows / LAST_SHARE) + 1} flows, "
+            "or a smaller share of relays."
         )
     return sessions
 
@@ -241,7 +244,9 @@ def _links(
     """Links of tunnels with all that they carried, and the pieces that their volumes are made of."""
     rows = np.flatnonzero(episodes.topology == 2)
     of = np.repeat(rows, episodes.links[rows])
-    number = np.arange(len(of)) - np.repeat(np.cumsum(episodes.links[rows]) - episodes.links[rows], episodes.links[rows])
+    number = np.arange(len(of)) - np.repeat(
+        np.cumsum(episodes.links[rows]) - episodes.links[rows], episodes.links[rows]
+    )
     links = np.zeros(len(of), DRAFT)
     links["pair"], links["asked"], links["flow"] = episodes.pair[of], -1, base[of] + number
     links["start"] = links["busy"] = episodes.begin[of] - EARLY_US

@@ -21,7 +21,8 @@ from relaywatch.simulation.chance import stream
 from relaywatch.simulation.day import shares, slice_bounds, use_by_part
 from relaywatch.simulation.drafts import DRAFT, FACT, PIECE, Drafts, joined
 from relaywatch.simulation.faults import Recorder
-from relaywatch.simulation.fleet import fleet_of, lateness_of
+from relaywatch.simulation.fleet import fleet_of
+from relaywatch.simulation.lateness import lateness_of
 from relaywatch.simulation.ordinary import ordinary
 from relaywatch.simulation.plan import APPS_A_PHONE, DAY_US, SECOND, Plan
 from relaywatch.simulation.records import Writer
@@ -126,7 +127,7 @@ class Simulation:
     def _in_order(self) -> Iterator[Batch]:
         flows, carried, facts = np.empty(0, DRAFT), np.empty(0, DRAFT), np.empty(0, FACT)
         since, last = -FOREVER, len(self._bounds) - 2
-        longest = int(self.plan.faults.late.bound_s * SECOND) + SECOND if self._lateness.late > 0.0 else SECOND
+        longest = self._lateness.late_us + SECOND  # after which nothing more of a flow arrives
         for number in range(last + 1):
             until = FOREVER if number == last else int(self._bounds[number + 1])
             own = self._slice(number)

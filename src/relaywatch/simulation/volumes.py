@@ -10,7 +10,7 @@ import numpy.typing as npt
 from relaywatch.detection.columns import Floats, Ints
 from relaywatch.model.compilation import compiled
 from relaywatch.simulation.drafts import LINK, Drafts
-from relaywatch.simulation.fleet import Lateness, arrival_of, in_gap
+from relaywatch.simulation.lateness import Lateness, arrival_of, in_gap
 from relaywatch.simulation.plan import APPS_A_PHONE, DAY_US, SECOND
 
 
@@ -24,30 +24,38 @@ class Seconds(NamedTuple):
     bytes_out: Ints
     bytes_in: Ints
 
+    def at(self, rows: Ints) -> Seconds:
+        """Some of the seconds."""
+        return Seconds(
+            self.arrival[rows],
+            self.start[rows],
+            self.flow[rows],
+            self.pair[rows],
+            self.bytes_out[rows],
+            self.bytes_in[rows],
+        )
+
 
 def seconds_of(drafts: Drafts, since: int, until: int, profile: Floats, skew: Ints, faults: Lateness) -> Seconds:
     """The volumes of drafts whose records arrive in [since, until), in the order in which they do.
 
-    profile: share of a flow's bytes carried by the end of each equal part of its time. A link's pieces are put together.
+    profile: share of a flow's bytes carried by the end of each equal part of its time. A link's pieces are put
+    together.
     """
-    made = Seconds(*_seconds(drafts, since, until, profile, skew, faults))
+    made = _seconds(drafts, since, until, profile, skew, faults)
     order = np.lexsort((made.start, made.flow, made.arrival))
-    ordered = Seconds(*(column[order] for column in made))
+    ordered = made.at(order)
     if not len(order):
         return ordered
     new = np.ones(len(order), np.bool_)
     new[1:] = (np.diff(ordered.flow) != 0) | (np.diff(ordered.start) != 0)
     first = np.flatnonzero(new)
-    whole = ordered._replace(
-        bytes_out=np.add.reduceat(ordered.bytes_out, first), bytes_in=np.add.reduceat(ordered.bytes_in, first)
-    )
-    return Seconds(*(column if len(column) == len(first) else column[first] for column in whole))
+    sent, received = (np.add.reduceat(amount, first) for amount in (ordered.bytes_out, ordered.bytes_in))
+    return ordered.at(first)._replace(bytes_out=sent, bytes_in=received)
 
 
 @compiled
-def _seconds(
-    drafts: Drafts, since: int, until: int, profile: Floats, skew: Ints, faults: Lateness
-) -> tuple[Ints, Ints, Ints, npt.NDArray[np.int32], Ints, Ints]:
+def _seconds(drafts: Drafts, since: int, until: int, profile: Floats, skew: Ints, faults: Lateness) -> Seconds:
     room = 0
     for k in range(len(drafts)):
         low, high = _reach(drafts, k, since, until, faults)
@@ -70,7 +78,7 @@ def _seconds(
                 arrival[made], start[made], flow[made] = at, second * SECOND + skew[device], drafts["flow"][k]
                 pair[made], sent[made], received[made] = drafts["pair"][k], out, into
                 made += 1
-    return arrival[:made], start[:made], flow[:made], pair[:made], sent[:made], received[:made]
+    return Seconds(arrival[:made], start[:made], flow[:made], pair[:made], sent[:made], received[:made])
 
 
 @compiled
@@ -95,4 +103,4 @@ def _carried(drafts: Drafts, row: int, second: int, profile: Floats) -> float:
     parts = len(profile) - 1
     place = (at - busy) / (idle - busy) * parts
     part = min(int(place), parts - 1)
-    return profile[part] + (place - part) * (profile[part + 1] - profile[part])
+    return float(profile[part] + (place - part) * (profile[part + 1] - profile[part]))
