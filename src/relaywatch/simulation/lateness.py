@@ -16,7 +16,8 @@ _LATENESS: Final = 41
 class Lateness(NamedTuple):
     """Late batches and gaps as kernels see them.
 
-    late, gaps: their rates; late_us: how late at most, 0 where nothing is; gap_us: the longest gap; days: that have any.
+    late, gaps: their rates; late_us: how late at most, 0 where nothing is; gap_us: the longest gap; days: how many
+    there are, as only they have gaps.
     """
 
     key: np.uint64

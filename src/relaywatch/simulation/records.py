@@ -13,7 +13,7 @@ from relaywatch.detection.columns import Flags, Ints
 from relaywatch.model.compilation import compiled
 from relaywatch.model.schemas import TABLES, Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, TableName
-from relaywatch.simulation.chance import bits_of
+from relaywatch.simulation.chance import bits_of, key_of
 from relaywatch.simulation.drafts import ACCEPTED, FAILED, LOOKUP, Drafts
 from relaywatch.simulation.fleet import (
     CATALOGUE,
@@ -56,6 +56,7 @@ SEGMENT: Final = 1_400
 _TCP_V4, _UDP_V4, _V6_MORE = 40, 28, 20
 INBOUND: Final = int(Direction.INBOUND)
 OUTBOUND: Final = int(Direction.OUTBOUND)
+_HIDDEN: Final = 51
 _TEN: Final = np.uint64(10)
 _NAMELESS: Final = np.uint64(NAMELESS_IN_TEN)
 
@@ -159,7 +160,7 @@ class Writer:
         self._skew_bound = fault.bound_s if fault.rate > 0.0 else 0.0
         self._one = {text: pa.array([text], pa.string()) for text in (SOURCE, CLOCK)}
         self._protocols = pa.array(PROTOCOLS, pa.string())
-        self._hidden = bits_of(np.uint64(plan.seed), 1)
+        self._hidden = key_of(plan.seed, _HIDDEN)
         self._positions: dict[str, int] = dict.fromkeys(TABLES, 0)
 
     @property
