@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 
 import polars as pl
 import pyarrow as pa
@@ -93,6 +95,26 @@ class TestStandardOutput:
         lines = [json.loads(line) for line in stream.getvalue().splitlines()]
         counts = {name: sum(line["table"] == name for line in lines) for name in TABLES}
         assert counts == {name: table.num_rows for name, table in tables(PLAN).items()}
+
+    @pytest.mark.parametrize("form", ["arrow", "ndjson"])
+    def test_a_reader_may_go_away(self, form):
+        command = [
+            sys.executable,
+            "-m",
+            "relaywatch",
+            "simulate",
+            "--devices",
+            "20",
+            "--flows",
+            "50000",
+            "--to",
+            form,
+            "-",
+        ]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as made:
+            made.stdout.read(100)
+            made.stdout.close()
+            assert (made.wait(120), made.stderr.read()) == (Exit.READER_GONE, b"")
 
 
 def _piped(monkeypatch):

@@ -101,7 +101,8 @@ def _ndjson(batch: Batch, stream: BinaryIO) -> None:
     assert isinstance(frame, pl.DataFrame)  # noqa: S101  from_arrow of a batch is a frame; for the type checker
     instants = [name for name, kind in frame.schema.items() if isinstance(kind, pl.Datetime)]
     frame = frame.with_columns(pl.col(instants).dt.strftime(_INSTANT))
-    frame.select(pl.lit(batch.table).alias("table"), pl.all()).write_ndjson(stream)
+    # Written from here, as a reader that goes away is then told as such.
+    stream.write(frame.select(pl.lit(batch.table).alias("table"), pl.all()).write_ndjson().encode())
 
 
 def _ndjson_file(batches: Iterable[Batch], folder: Path) -> list[Path]:
