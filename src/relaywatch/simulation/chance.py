@@ -24,14 +24,14 @@ _11: Final = np.uint64(11)
 _UNIT: Final = 1.0 / (1 << 53)
 
 
-def stream(seed: int, *numbers: int) -> State:
+def stream_of(seed: int, *numbers: int) -> State:
     """A stream for one purpose: the same seed and numbers give the same one."""
     return np.random.SeedSequence(seed, spawn_key=numbers).generate_state(1, np.uint64).astype(np.uint64)
 
 
 def key_of(seed: int, *numbers: int) -> np.uint64:
     """A key for numbers that depend on what they are asked about."""
-    return np.uint64(stream(seed, *numbers)[0])
+    return np.uint64(stream_of(seed, *numbers)[0])
 
 
 @compiled

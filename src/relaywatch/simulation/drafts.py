@@ -31,12 +31,11 @@ DRAFT: Final = np.dtype(
         ("remote_port", np.uint16),
         ("datagrams", np.uint8),
         ("kind", np.uint8),
-        ("again", np.uint8),
     ],
     align=True,
 )
 """A flow. arrival: of its record; busy, idle: between which it carries bytes; flow: its number from 0; asked: the
-remote that a look-up asks for, else -1; again: a repetition of a record."""
+remote that a look-up asks for, else -1."""
 
 BOUT: Final = np.dtype([("start", np.int64), ("end", np.int64), ("pair", np.int32), ("front", np.uint8)], align=True)
 """What an app does at one go. front: before the user's eyes."""

@@ -42,7 +42,6 @@ class Recorder:
             return Recorded(own, len(drafts) - len(own), 0, late)
         again = taken(own, np.flatnonzero(_chosen(own["flow"], self._keys[0], self._repeats.rate)))
         again["arrival"] += _delays(again["flow"], self._keys[1], int(self._repeats.bound_s * 1e6))
-        again["again"] = 1
         return Recorded(joined([own, again]), len(drafts) - len(own), len(again), late)
 
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from relaywatch.detection.columns import Flags, Floats, Ints
 from relaywatch.model.compilation import compiled
-from relaywatch.simulation.chance import State, stream, uniform
+from relaywatch.simulation.chance import State, stream_of, uniform
 from relaywatch.simulation.day import ZONES
 from relaywatch.simulation.plan import APPS_A_PHONE, Plan
 
@@ -128,7 +128,7 @@ def fleet_of(plan: Plan) -> Fleet:
     off = np.rint(rng.uniform(-fault.bound_s, fault.bound_s, plan.devices) * 1e6).astype(np.int64)
     seen = np.random.default_rng(np.random.SeedSequence(plan.seed, spawn_key=(_SEEN,)))
     return Fleet(
-        app_of=_installed(stream(plan.seed, _FLEET, 1), plan.devices, *alias_of(popular / popular.sum())),
+        app_of=_installed(stream_of(plan.seed, _FLEET, 1), plan.devices, *alias_of(popular / popular.sum())),
         zone=rng.choice(hours, plan.devices, p=parts).astype(np.int64),
         chance=chance,
         instead=instead,

@@ -164,4 +164,4 @@ def _written(out: Drafts, row: int, start: int, end: int, sent: int, received: i
     out["start"][row] = out["busy"][row] = start
     out["end"][row] = out["idle"][row] = out["arrival"][row] = end
     out["bytes_out"][row], out["bytes_in"][row] = sent, received
-    out["kind"][row], out["again"][row] = kind, 0
+    out["kind"][row] = kind

@@ -169,13 +169,13 @@ class Writer:
         return self._texts
 
     def flows(self, drafts: Drafts) -> Batch:
-        """A row each. Raises nothing; a piece of a link must not be among them."""
+        """A row each; pieces of links, which are no flows, must not be among them."""
         rows, texts, fleet = len(drafts), self._texts, self._fleet
         filled = _Columns(
             *_filled(drafts, fleet, texts.v6, self._begin, len(texts.device), len(texts.name), self._hidden)
         )
         named = filled.name >= 0
-        ones = _buffer(np.full(rows, int(Observability.OBSERVED), np.uint8))
+        ones = np.full(rows, int(Observability.OBSERVED), np.uint8)
         return _batch(
             "flows",
             rows,
@@ -189,19 +189,19 @@ class Writer:
                 "direction_id": filled.direction,
                 "direction_observability": ones,
                 "local_ip": (filled.local, texts.local, None),
-                "local_port": np.ascontiguousarray(drafts["local_port"]),
-                "remote_ip": (np.ascontiguousarray(drafts["remote"]), texts.remote, None),
-                "remote_port": np.ascontiguousarray(drafts["remote_port"]),
+                "local_port": drafts["local_port"],
+                "remote_ip": (drafts["remote"], texts.remote, None),
+                "remote_port": drafts["remote_port"],
                 "remote_hostname": (filled.name, texts.name, named),
                 "hostname_observability": (ones, None, named),
-                "bytes_out": np.ascontiguousarray(drafts["bytes_out"]),
-                "bytes_in": np.ascontiguousarray(drafts["bytes_in"]),
+                "bytes_out": drafts["bytes_out"],
+                "bytes_in": drafts["bytes_in"],
                 "bytes_observability": ones,
                 "wire_bytes_out": filled.wire_out,
                 "wire_bytes_in": filled.wire_in,
                 "packets_out": filled.packets_out,
                 "packets_in": filled.packets_in,
-                "established": np.packbits(filled.established, bitorder="little"),
+                "established": filled.established,
                 "app_protocol": (filled.app_protocol, self._protocols, None),
                 **self._provenance(rows, filled.position),
             },
@@ -315,21 +315,16 @@ def _batch(table: TableName, rows: int, columns: dict[str, Any]) -> Batch:
 
 def _array(column: Any, kind: pa.DataType, rows: int) -> pa.Array:  # noqa: ANN401  as _batch takes it
     values, texts, known = column if isinstance(column, tuple) else (column, None, None)
-    valid = None if known is None else _buffer(np.packbits(known, bitorder="little"))
+    valid = None if known is None else pa.py_buffer(np.packbits(known, bitorder="little"))
     if texts is not None:
-        indices = pa.Array.from_buffers(pa.int32(), rows, [valid, _buffer(_as(values, np.int32))])
+        indices = pa.Array.from_buffers(pa.int32(), rows, [valid, pa.py_buffer(np.ascontiguousarray(values, np.int32))])
         return pa.DictionaryArray.from_arrays(indices, texts, safe=False)
-    if not isinstance(values, pa.Buffer) and not pa.types.is_boolean(kind):
-        values = _as(values, pa.int64().to_pandas_dtype() if pa.types.is_timestamp(kind) else kind.to_pandas_dtype())
-    return pa.Array.from_buffers(kind, rows, [valid, values if isinstance(values, pa.Buffer) else _buffer(values)])
-
-
-def _as(values: npt.NDArray[Any], kind: Any) -> npt.NDArray[Any]:  # noqa: ANN401  a NumPy type
-    return np.ascontiguousarray(values, kind)
-
-
-def _buffer(values: npt.NDArray[Any]) -> pa.Buffer:
-    return pa.py_buffer(values)
+    if pa.types.is_boolean(kind):
+        plain = np.packbits(values, bitorder="little")
+    else:
+        stored = np.int64 if pa.types.is_timestamp(kind) else kind.to_pandas_dtype()
+        plain = np.ascontiguousarray(values, stored)
+    return pa.Array.from_buffers(kind, rows, [valid, pa.py_buffer(plain)])
 
 
 @compiled

@@ -17,7 +17,7 @@ from relaywatch.engines.records import taken
 from relaywatch.model.relay_shapes import received_by_tenth, shapes
 from relaywatch.model.tables import Batch
 from relaywatch.simulation import context
-from relaywatch.simulation.chance import stream
+from relaywatch.simulation.chance import stream_of
 from relaywatch.simulation.day import shares, slice_bounds, use_by_part
 from relaywatch.simulation.drafts import DRAFT, FACT, PIECE, Drafts, joined
 from relaywatch.simulation.faults import Recorder
@@ -175,7 +175,7 @@ class Simulation:
 
     def _ordinary(self, number: int, first: int) -> tuple[Drafts, Drafts]:
         count = int(self._plain[number + 1] - self._plain[number])
-        state = stream(self.plan.seed, _ORDINARY, number)
+        state = stream_of(self.plan.seed, _ORDINARY, number)
         begin, end = int(self._bounds[number]), int(self._bounds[number + 1])
         return ordinary(state, first, count, begin, end, self._use, self._fleet)
 
