@@ -1,6 +1,6 @@
-"""Fits the shapes of drilled relays to labelled ones: sizes, durations, lags, framing, and how bytes lie in time.
+"""Fits the shapes of drilled and simulated relays to labelled ones: sizes, durations, lags, framing, bytes in time.
 
-    python benchmarks/fit_drill_shapes.py RANGE [RANGE ...] [--out src/relaywatch/assurance/shapes.json]
+    python benchmarks/fit_drill_shapes.py RANGE [RANGE ...] [--out src/relaywatch/model/relay_shapes.json]
 
 RANGE is a folder with traces/ and truth/ as range/run writes it. Only relays that do not hide, with ten sessions or
 more, are taken; each scenario counts alike, with at most `--most` of its sessions. No address, name or time is kept.
@@ -94,7 +94,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("labs", nargs="+", type=Path)
     parser.add_argument("--most", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=Path("src/relaywatch/assurance/shapes.json"))
+    parser.add_argument("--out", type=Path, default=Path("src/relaywatch/model/relay_shapes.json"))
     options = parser.parse_args()
     plain = [app for app in read_labels(options.labs) if app.label == "relay" and not app.hidden]
     fitted = {name: [] for name in TOPOLOGIES}

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from relaywatch.assurance.episodes import Episode, Evasion, Wanted, play, shapes, without_relaying
+from relaywatch.assurance.episodes import Episode, Evasion, Wanted, play, without_relaying
 from relaywatch.model.finding import Topology
+from relaywatch.model.relay_shapes import shapes
 
 TOPOLOGIES = list(Topology)
 

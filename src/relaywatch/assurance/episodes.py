@@ -1,17 +1,14 @@
 """Relay episodes to be drilled: what a relay of a chosen topology, rate and size would have sent, second by second.
 
-Sizes, durations, lags and framing are drawn from what real relays of the range did (shapes.json, made by
-benchmarks/fit_drill_shapes.py); each is drawn whole, so that a long session is as large as long sessions are. Addresses
-are of the range reserved for benchmarks (RFC 2544) and names end in .example (RFC 2606): no site has them.
+Sizes, durations, lags and framing are drawn from what real relays of the range did (model/relay_shapes.py); each is
+drawn whole, so that a long session is as large as long sessions are. Addresses are of the range reserved for benchmarks
+(RFC 2544) and names end in .example (RFC 2606): no site has them.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from functools import cache
-from importlib import resources
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -19,6 +16,7 @@ import numpy.typing as npt
 
 from relaywatch.detection.columns import Flags, Floats, Ints
 from relaywatch.model.finding import Topology
+from relaywatch.model.relay_shapes import Shape, received_by_tenth, shapes
 
 SECOND: Final = 1_000_000
 SMOOTHING: Final = 0.2
@@ -49,23 +47,6 @@ class Evasion(StrEnum):
     CHAFF = "chaff"
     BATCH = "batch"
     COMPRESS = "compress"
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """What one real program's sessions look like.
-
-    sessions: a row each: bytes up, bytes down, duration s; of programs with a client leg a session also lag s, client
-    bytes up, client bytes down, and s that the client leg lasts longer. rate: sessions that it served a second;
-    framing_down, framing_up: bytes of its links over bytes of its targets, either way.
-    """
-
-    program: str
-    sessions: Floats
-    rate: float
-    links: int = 1
-    framing_down: float = 1.0
-    framing_up: float = 1.0
 
 
 class Wanted(NamedTuple):
@@ -101,33 +82,6 @@ class Episode:
     volume_sent: Ints
     volume_received: Ints
     begins: Floats
-
-
-@cache
-def shapes() -> dict[Topology, tuple[Shape, ...]]:
-    """The fitted shapes by topology."""
-    document = json.loads(resources.files(__package__).joinpath("shapes.json").read_text("utf-8"))
-    return {
-        Topology(name): tuple(_shape(entry) for entry in entries) for name, entries in document["topologies"].items()
-    }
-
-
-@cache
-def received_by_tenth() -> tuple[float, ...]:
-    """Share of its bytes that a flow has received by the end of each tenth of its time."""
-    document = json.loads(resources.files(__package__).joinpath("shapes.json").read_text("utf-8"))
-    return (0.0, *document["received_by_tenth"])
-
-
-def _shape(entry: dict[str, Any]) -> Shape:
-    return Shape(
-        program=entry["program"],
-        sessions=np.array(entry["sessions"], np.float64),
-        rate=entry["rate"],
-        links=entry.get("links", 1),
-        framing_down=entry.get("framing_down", 1.0),
-        framing_up=entry.get("framing_up", 1.0),
-    )
 
 
 class _Sessions(NamedTuple):

@@ -14,7 +14,14 @@ from numba.core import config
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
 
-KERNELS: Final = ("detection/*.py", "engines/*.py", "sources/capture_*.py", "sources/perfetto_*.py")
+KERNELS: Final = (
+    "detection/*.py",
+    "engines/pairs.py",
+    "engines/promise.py",
+    "simulation/*.py",
+    "sources/capture_*.py",
+    "sources/perfetto_*.py",
+)
 """Modules with kernels, below the package."""
 
 
