@@ -77,7 +77,7 @@ def arrange(flows: Records, volumes: Records, source_ranks: Ints) -> Arranged:
     offsets = np.append(first, len(kept)).astype(np.int64)
     days = written_at(kept[first]) // DAY_US
     origins = kept["start"][first] // SECOND * SECOND
-    columns = _flow_columns(kept, offsets, np.repeat(origins, np.diff(offsets)))
+    columns = flow_columns(kept, offsets, np.repeat(origins, np.diff(offsets)))
     joined, unmatched = _volume_columns(kept, volumes, offsets, origins)
     return Arranged(columns, joined, kept, kept["app"][first], days, origins, duplicates, unmatched)
 
@@ -151,7 +151,8 @@ def _tied(same: Flags) -> Ints:
     return np.flatnonzero(tied)
 
 
-def _flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
+def flow_columns(flows: Records, offsets: Ints, origin: Ints) -> FlowColumns:
+    """The columns of flows in order. origin: us since epoch at which each one's time is 0."""
     inbound = flows["direction"] == Direction.INBOUND
     lookup: Flags = np.isin(flows["remote_port"], LOOKUP_PORTS) & ~inbound
     start = (flows["start"] - origin).astype(np.float64) * US

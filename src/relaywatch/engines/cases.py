@@ -14,7 +14,7 @@ from relaywatch.detection.episode import Episode, Found, episode_of
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.totals import FedLink, fed_link, score_totals
 from relaywatch.detection.tunnelling import score_tunnelling, volumes_of
-from relaywatch.engines.arrangement import Arranged
+from relaywatch.engines.arrangement import Arranged, flow_columns
 from relaywatch.engines.records import Records
 from relaywatch.engines.stretches import DAY_US
 
@@ -32,7 +32,7 @@ class Case:
 
     day: since epoch; flows: FLOW records of the app, rows as in the episode; volumes: in s from origin (us since
     epoch), flow rows as in flows; signals: SIGNAL records of the app's device. Either episode or totals is given.
-    stretches: of the day; spans: first and last us since epoch of each of them that relays.
+    stretches: of the day; spans: first and last us since epoch of each of them that relays; evidence: of the episode.
     """
 
     app: int
@@ -45,6 +45,7 @@ class Case:
     totals: FedLink | None
     stretches: int = 1
     spans: tuple[tuple[int, int], ...] = ()
+    evidence: Found | None = None
 
     @property
     def span(self) -> tuple[int, int]:
@@ -74,9 +75,9 @@ def stretch_cases(
         if strongest[number] >= LEAST_EVIDENCE:
             evidence = Found(float(pairs[number]), float(volumes[number]))
             episode = episode_of(arranged.flows, arranged.volumes, number, evidence, settings, tables)
-            yield number, _case(arranged, signals, number, episode, None)
+            yield number, _case(arranged, signals, number, evidence, episode, None)
         else:
-            yield number, _case(arranged, signals, number, None, fed_link(arranged.flows, number, uplink))
+            yield number, _case(arranged, signals, number, None, None, fed_link(arranged.flows, number, uplink))
 
 
 def with_signals(case: Case, signals: Records, source_ranks: Ints) -> Case:
@@ -94,7 +95,14 @@ def _settled(signals: Records, source_ranks: Ints) -> Records:
     return signals[np.delete(order, 1 + np.flatnonzero(again))]
 
 
-def _case(arranged: Arranged, signals: Records, number: int, episode: Episode | None, totals: FedLink | None) -> Case:
+def _case(
+    arranged: Arranged,
+    signals: Records,
+    number: int,
+    evidence: Found | None,
+    episode: Episode | None,
+    totals: FedLink | None,
+) -> Case:
     a, b = arranged.flows.offsets[number], arranged.flows.offsets[number + 1]
     flows = arranged.records[a:b].copy()
     volumes = volumes_of(arranged.flows, arranged.volumes, number)
@@ -109,7 +117,18 @@ def _case(arranged: Arranged, signals: Records, number: int, episode: Episode | 
         signals=_around(signals, int(flows["device"][0]), int(arranged.days[number])),
         episode=episode,
         totals=totals,
+        evidence=evidence,
     )
+
+
+def case_again(kept: Case, settings: Settings, tables: Tables) -> Case:
+    """The case of which all but the episode, or the totals, was kept."""
+    count = np.array([0, len(kept.flows)], np.int64)
+    flows = flow_columns(kept.flows, count, np.full(len(kept.flows), kept.origin))
+    if kept.evidence is None:
+        return replace(kept, totals=fed_link(flows, 0, float(settings.uplink_bytes_threshold)))
+    volumes = kept.volumes._replace(offsets=np.array([0, len(kept.volumes.flow)], np.int64))
+    return replace(kept, episode=episode_of(flows, volumes, 0, kept.evidence, settings, tables))
 
 
 def _around(signals: Records, device: int, day: int) -> Records:

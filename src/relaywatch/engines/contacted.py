@@ -70,6 +70,8 @@ class Contacted:
     def installs(self, names: Names, wanted: Mapping[Packaged, set[str]], apps: Mapping[int, Ints]) -> Installs:
         """What installs contact of the wanted parties. apps: codes of the apps that had flows, by day."""
         installs = Installs(wanted)
+        if not wanted:
+            return installs
         packages = {package for _, package in wanted}
         for day in {day for day, _ in wanted}:
             for app in self._registry.app_keys(apps[day].astype(np.uint32)).values():

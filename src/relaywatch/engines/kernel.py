@@ -40,7 +40,7 @@ LATENESS_S: Final = 300.0
 """How far the records of one device may be out of order, s of event time."""
 DEVICE_LAG_S: Final = 86_400.0
 """How far a device may lie behind the middle one, s of event time, before its days are closed without it."""
-MOST_SIGNALS: Final = 4_096
+MOST_SIGNALS: Final = 65_536
 """Signals held of one device, the latest; older ones are counted as left out."""
 
 
@@ -63,9 +63,9 @@ class Change:
 
 @dataclass(slots=True)
 class Said:
-    """What was last said of an app's day: of which case, by which bar."""
+    """What was last said of an app's day: of which case (None: of one before a restart), by which bar."""
 
-    case: Case
+    case: Case | None
     bar: float
     finding: Finding | None
 
@@ -175,7 +175,7 @@ class Kernel:
             self.counts.late += int(late.sum())
             self.late.append(Batch(batch.table, batch.rows.filter(pa.array(late))))
 
-    def _signals_of(self, devices: Ints) -> Records:
+    def signals_of(self, devices: Ints) -> Records:
         """Signals of the devices, the latest MOST_SIGNALS of each."""
         found = [np.empty(0, SIGNAL)]
         for device in np.unique(devices).tolist():
@@ -194,7 +194,7 @@ class Kernel:
         return self._judged_records(self.open.flows.read(slots)[0], self.open.volumes.read(slots)[0])
 
     def _judged_records(self, flows: Records, volumes: Records) -> Part:
-        signals = self._signals_of(flows["device"])
+        signals = self.signals_of(flows["device"])
         return judge_part(flows, volumes, signals, self.registry, self.plan.settings, self.plan.tables)
 
     def _close_days(self, *, all_of_them: bool) -> set[AppDay]:
@@ -373,7 +373,7 @@ class Kernel:
     def _conclude(self, day: int) -> list[Change]:
         """Say the last of a day: of every case, by all that is known now; then forget it."""
         ranks = self.registry.source_ranks()
-        cases = [with_signals(case, self._signals_of(case.flows["device"][:1]), ranks) for case in self._cases(day)]
+        cases = [with_signals(case, self.signals_of(case.flows["device"][:1]), ranks) for case in self._cases(day)]
         bar = relay_bar(evidence_of(cases, day), len(self.open.apps(day)), self.plan.settings)
         changes = []
         for case, finding in self._findings(cases, day, bar):
@@ -395,8 +395,8 @@ class Kernel:
         self.whole = {key: case for key, case in self.whole.items() if key[1] != day}
         self.open.forget(day)
         self.contacted.forget(day)
-        self.texts.next_generation()
+        self.texts.day_over(self.open.met)
         begin = (day + 1) * DAY_US - SIGNAL_REACH_US
         for device in self.signals:
-            held = self._signals_of(np.array([device]))
+            held = self.signals_of(np.array([device]))
             self.signals[device] = [held[(held["end"] < held["start"]) | (held["end"] >= begin)]]

@@ -77,6 +77,11 @@ class OpenDays:
         """By day: 1 at the code of each app that had flows."""
 
     @property
+    def upto(self) -> int:
+        """Slots lie below it."""
+        return self._used
+
+    @property
     def active(self) -> int:
         """Slots in use."""
         return self._used - len(self._free)

@@ -6,7 +6,7 @@ kept apart (engines.names). So a record is 88 bytes, whatever the names.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from relaywatch.model.schemas import Observability
 from relaywatch.model.tables import Batch
 
 Records = npt.NDArray[np.void]
+Codes = npt.NDArray[np.uint32]
 
 WORD: Final = 8
 
@@ -182,6 +183,19 @@ class Registry:
         packages, uids = self.app_parts(self._codes)
         unnamed = packages == self.packages.get(NO_APP, _LOW)
         return bool((unnamed != (uids == self.uids.get(NO_UID, _LOW))).any())
+
+    def codes(self) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint32]]:
+        """Keys of the app identities, ascending, and their codes."""
+        return self._keys, self._codes
+
+    def restore(
+        self, names: Mapping[str, Sequence[str]], uids: Sequence[int], keys: npt.NDArray[np.uint64], codes: Codes
+    ) -> None:
+        """Take what another registry held: its devices, sources, packages and uids in order, and what `codes` gave."""
+        for kind in ("devices", "sources", "packages"):
+            getattr(self, kind).update({name: code for code, name in enumerate(names[kind])})
+        self.uids.update({uid: code for code, uid in enumerate(uids)})
+        self._keys, self._codes = keys, codes
 
     def device_name(self, code: int) -> str:
         """The device's name by its code."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,8 @@ from relaywatch.detection.columns import Keys
 from relaywatch.engines.names import SCHEMA, Names
 
 MERGED_AT = 50_000
-"""Keys met lately that are looked through one by one before they are sorted in."""
+"""Keys met lately that are kept apart, so that a few new ones do not move all."""
+MOST_GENERATIONS = 8
 
 
 class _Generation:
@@ -20,6 +21,8 @@ class _Generation:
 
     def __init__(self) -> None:
         self.batches: list[pa.RecordBatch] = []
+        self.days: frozenset[int] = frozenset()
+        """Days for which they may be asked."""
         self._known = np.empty(0, np.uint64)
         self._lately = np.empty(0, np.uint64)
 
@@ -43,15 +46,18 @@ def _holds(ordered: Keys, keys: Keys) -> np.ndarray[tuple[int], np.dtype[np.bool
 
 
 class Texts(Names):
-    """Texts in memory, those that were met in this generation or the one before it."""
+    """Texts in memory, those that were met while any of the days went on that still does."""
 
     def __init__(self) -> None:
         super().__init__(Path())
-        self._generations = [_Generation(), _Generation()]
+        self._generations = [_Generation()]
 
-    def next_generation(self) -> None:
-        """Forget what was not met since this was called last."""
-        self._generations = [self._generations[1], _Generation()]
+    def day_over(self, others: Iterable[int]) -> None:
+        """A day is over, and these go on: forget what was met only for days that are over."""
+        going_on = frozenset(others)
+        self._generations[-1].days = going_on
+        kept = [held for held in self._generations if held.days & going_on]
+        self._generations = [*kept[-MOST_GENERATIONS:], _Generation()]
         self._recent = []
 
     def table(self) -> pa.Table:
@@ -64,7 +70,7 @@ class Texts(Names):
             self._hold(batch)
 
     def _hold(self, batch: pa.RecordBatch) -> None:
-        self._generations[1].add(batch)
+        self._generations[-1].add(batch)
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         for generation in self._generations:
