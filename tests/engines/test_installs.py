@@ -23,7 +23,7 @@ def filled(wanted: set[str], contacts: list[tuple[str, str]]) -> Installs:
     held = Installs({APP: wanted})
     for part in (contacts[:30], contacts[30:]):
         for device, _ in part:
-            held.installed(APP, device)
+            held.installed(APP, [ord(device)])
         held.contacted(rows_of(APP, part))
     return held
 
@@ -55,7 +55,7 @@ def test_order_does_not_matter_also_beyond_the_bound(contacts, random):
 
 def test_packages_that_nobody_asked_for_are_unknown():
     held = filled({"p1.example"}, [("a", "p1.example"), ("b", "p1.example"), ("c", "p2.example")])
-    held.installed(OTHER, "a")
+    held.installed(OTHER, [1])
     held.contacted(rows_of(OTHER, [("a", "p1.example")]))
     assert held.beside(OTHER, "a", ["p1.example"]).share is None
 

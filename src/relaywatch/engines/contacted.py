@@ -72,12 +72,13 @@ class Contacted:
         installs = Installs(wanted)
         if not wanted:
             return installs
-        packages = {package for _, package in wanted}
-        for day in {day for day, _ in wanted}:
-            for app in self._registry.app_keys(apps[day].astype(np.uint32)).values():
-                installs.installed((day, app.package), app.device)
-        codes = {self._registry.packages[package]: package for package in packages}
         days = {day for day, _ in wanted}
+        codes = {self._registry.packages[package]: package for _, package in wanted}
+        for day in days:
+            packages, _ = self._registry.app_parts(apps[day].astype(np.uint32))
+            devices = self._registry.app_devices(apps[day].astype(np.uint32))
+            for code, package in codes.items():
+                installs.installed((day, package), devices[packages == code].tolist())
         own = self.table().filter(pl.col("day").is_in(days) & pl.col("package").is_in(list(codes)))
         reached = own.join(followed(own, names, wanted), on=["name", "remote"])
         named = reached.with_columns(pl.col("package").replace_strict(codes, return_dtype=pl.String))

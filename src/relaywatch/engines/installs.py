@@ -35,7 +35,7 @@ class Installs:
 
     def __init__(self, wanted: Mapping[Packaged, Iterable[str]]) -> None:
         """wanted: the parties to follow, by day and package."""
-        self._devices: dict[Packaged, set[str]] = {package: set() for package in wanted}
+        self._devices: dict[Packaged, set[int]] = {package: set() for package in wanted}
         # Of the devices that contact a party the first and last by name: two of them tell any third it is not alone.
         self._contacts: dict[Packaged, dict[str, tuple[str, ...]]] = {
             package: dict.fromkeys(_sampled(set(parties)), ()) for package, parties in wanted.items()
@@ -44,10 +44,10 @@ class Installs:
         schema = {"day": pl.Int32, "package": pl.String, "party": pl.String}
         self._followed = pl.DataFrame(rows, schema, orient="row")
 
-    def installed(self, package: Packaged, device: str) -> None:
-        """The device has the package; packages that nobody asked for are passed over."""
+    def installed(self, package: Packaged, devices: Iterable[int]) -> None:
+        """These devices, by code, have the package; packages that nobody asked for are passed over."""
         if package in self._devices:
-            self._devices[package].add(device)
+            self._devices[package].update(devices)
 
     def contacted(self, contacts: pl.DataFrame) -> None:
         """Take in contacts: day, package, device, party. Those that nobody asked for are passed over."""
@@ -83,7 +83,7 @@ def installs_of(
     installs = Installs(wanted)
     for apps, met, contacts in _gathered(shards if wanted else (), registry, {package for _, package in wanted}):
         for code, day in met.iter_rows():
-            installs.installed((day, apps[code].package), apps[code].device)
+            installs.installed((day, apps[code].package), [registry.devices[apps[code].device]])
         who = [(code, app.package, app.device) for code, app in apps.items()]
         identities = pl.DataFrame(who, {"app": pl.UInt32, "package": pl.String, "device": pl.String}, orient="row")
         reached = contacts.join(followed(contacts, names, wanted), on=["name", "remote"])

@@ -118,6 +118,7 @@ class Registry:
         self._names: list[str] = []
         self._keys = np.empty(0, np.uint64)
         self._codes = np.empty(0, np.uint32)
+        self._key_of = np.empty(0, np.uint64)
 
     def source_names(self) -> list[str]:
         """Source names by code."""
@@ -208,11 +209,19 @@ class Registry:
 
     def app_parts(self, codes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """Package and uid codes of app codes."""
-        key_of = np.zeros(len(self._codes), np.uint64)
-        key_of[self._codes] = self._keys
-        keys = key_of[codes]
-        low = np.uint64(_LOW)
+        keys, low = self._by_code()[codes], np.uint64(_LOW)
         return ((keys >> _PACKAGE_BITS) & low).astype(np.uint32), (keys & low).astype(np.uint32)
+
+    def app_devices(self, codes: Codes) -> Codes:
+        """Device codes of app codes."""
+        return np.asarray(self._by_code()[codes] >> _DEVICE_BITS, np.uint32)
+
+    def _by_code(self) -> npt.NDArray[np.uint64]:
+        """Keys by app code."""
+        if len(self._key_of) != len(self._codes):
+            self._key_of = np.zeros(len(self._codes), np.uint64)
+            self._key_of[self._codes] = self._keys
+        return self._key_of
 
     def anonymous(self, codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Whether neither package nor uid is known, by app code."""
