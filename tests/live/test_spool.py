@@ -36,7 +36,7 @@ def test_rows_positions_and_quarantine_come_back_as_they_were(tmp_path):
     assert (taken.aside, taken.aside_total) == (aside, 1200)
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(cut=st.integers(1, 20_000))
 def test_a_torn_end_costs_only_what_was_torn(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("spool")
@@ -59,7 +59,7 @@ def test_zeros_after_the_end_as_a_power_cut_leaves_them_are_cut(tmp_path):
     assert [number for number, _ in held(tmp_path)[1]] == [1, 2]
 
 
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(where=st.floats(0, 1, exclude_max=True), segment=st.integers(0, 1))
 def test_a_changed_byte_before_the_last_entry_is_told_with_file_and_offset(tmp_path_factory, where, segment):
     folder = tmp_path_factory.mktemp("spool")

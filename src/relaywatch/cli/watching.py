@@ -20,8 +20,10 @@ from rich.text import Text
 from relaywatch.cli.shell import AsJson, Exit, Overrides, SettingsFile, app, tell
 from relaywatch.detection.settings import Settings, load
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
+from relaywatch.live.addresses import http_address, kafka_topics, mqtt_subscription
 from relaywatch.live.engine import Ears, Engine, Pace
-from relaywatch.live.figures import Figures
+from relaywatch.live.extras import with_extra
+from relaywatch.live.figures import Figures, Latest
 from relaywatch.live.files import Files, Looking
 from relaywatch.live.inputs import Input
 from relaywatch.live.journal import Event, standing
@@ -48,6 +50,18 @@ def watch_command(
     ] = False,
     judge_every: Annotated[float, typer.Option(min=0.05, help="Pause between two judgings, s")] = 1.0,
     checkpoint_every: Annotated[float, typer.Option(min=0.05, help="Pause between two checkpoints, s")] = 60.0,
+    http: Annotated[str, typer.Option("--http", metavar="HOST:PORT", help="Take telemetry by HTTP (extra live)")] = "",
+    http_token_file: Annotated[
+        Path | None, typer.Option(help="File with the token that HTTP clients must show")
+    ] = None,
+    kafka: Annotated[
+        str, typer.Option("--kafka", metavar="BROKERS/TOPICS", help="Take telemetry from Kafka (extra kafka)")
+    ] = "",
+    kafka_config: Annotated[Path | None, typer.Option(help="File of further librdkafka settings, name=value")] = None,
+    mqtt: Annotated[
+        str, typer.Option("--mqtt", metavar="URL", help="Take telemetry by MQTT: mqtt[s]://HOST/TOPICS (extra mqtt)")
+    ] = "",
+    mqtt_password_file: Annotated[Path | None, typer.Option(help="File with the password for the MQTT broker")] = None,
     settle: Annotated[
         float, typer.Option(min=0.0, help="A file of a format that is read whole is complete when unchanged so long, s")
     ] = 5.0,
@@ -67,15 +81,31 @@ def watch_command(
     settings = load(settings_file, overrides or ())
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     looking = Looking(device=device, settle_s=settle, until_end=until_end)
-    inputs = _inputs(paths or [], looking)
+    inputs, latest = _inputs(paths or [], looking), Latest()
+    if http:
+        address = http_address(http, http_token_file)
+        inputs.append(with_extra("http_ingest", "live", "--http").HttpInput(address, device, latest.figures))
+    if kafka:
+        topics = kafka_topics(kafka, kafka_config)
+        inputs.append(with_extra("kafka", "kafka", "--kafka").KafkaInput(topics, device, tell))
+    if mqtt:
+        subscription = mqtt_subscription(mqtt, mqtt_password_file, state)
+        inputs.append(with_extra("mqtt", "mqtt", "--mqtt").MqttInput(subscription, device, tell))
     if not inputs:
         raise RelaywatchError("nothing to watch. Give files, folders, - or another input; see docs/watch.md.")
+    if until_end and (http or kafka or mqtt):
+        raise RelaywatchError("--until-end: telemetry from a network has no end. Give files, folders or -.")
     pace = Pace(judge_every, checkpoint_every)
     events = _as_json if as_json else _as_lines
     with (
         _until_signal() as stop,
-        _status_line() as figures,
-        Engine(state, lambda: new_judgement(settings, exceptions), pace, Ears(events, tell, figures)) as engine,
+        _status_line() as shown,
+        Engine(
+            state,
+            lambda: new_judgement(settings, exceptions),
+            pace,
+            Ears(events, tell, lambda figures: (latest.hear(figures), shown(figures))),
+        ) as engine,
     ):
         engine.run(inputs, stop, until_end=until_end)
         if engine.aside:

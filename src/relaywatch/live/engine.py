@@ -53,7 +53,7 @@ class Ears:
 
     events: Callable[[Sequence[Event]], None]
     tell: Tell
-    figures: Callable[[Figures], None]
+    figures: Callable[[Figures], object]
 
 
 class Engine:

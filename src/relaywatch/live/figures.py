@@ -57,6 +57,21 @@ def _headed(name: str) -> list[str]:
     return [f"# HELP relaywatch_{name} {_HELP[name]}", f"# TYPE relaywatch_{name} {kind}"]
 
 
+class Latest:
+    """The newest figures, for whoever asks from another thread."""
+
+    def __init__(self) -> None:
+        self._figures = Figures(time.monotonic())
+
+    def hear(self, figures: Figures) -> None:
+        """These are newer."""
+        self._figures = figures
+
+    def figures(self) -> Figures:
+        """The newest ones."""
+        return self._figures
+
+
 class Rate:
     """Rows a second over the last RATE_OVER_S."""
 

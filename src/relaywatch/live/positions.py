@@ -9,6 +9,8 @@ from relaywatch.live.taking import Position
 
 MOST: Final = 100_000
 """Inputs of one family that are remembered; those that moved longest ago are forgotten first."""
+FEWER: Final = {"mqtt-seen": 4_096}
+"""Of these families so many only: a broker has fewer messages under way."""
 
 
 class Positions:
@@ -26,7 +28,7 @@ class Positions:
             if position is None:
                 continue
             family[key] = position
-            if len(family) > MOST:
+            if len(family) > FEWER.get(key.partition(":")[0], MOST):
                 del family[next(iter(family))]
 
     def all(self) -> dict[str, Position]:
