@@ -26,7 +26,7 @@ class Watcher:
             self.counts = Counting()
             return self.counts
 
-        return Engine(self.state, fresh, self.pace, Ears(self.events.extend, self.messages.append, lambda _: None))
+        return Engine(self.state, fresh, self.pace, Ears(self.events.extend, self.messages.append, ()))
 
     def files(self, *paths: Path, until_end: bool = True, settle_s: float = 0.05) -> Files:
         return Files(paths, Looking(poll_s=0.01, settle_s=settle_s, until_end=until_end), self.messages.append)

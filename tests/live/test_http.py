@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 from telemetry import ZEEK_HEAD, canonical_line, flows, zeek_line
 
-from relaywatch.live.figures import Figures
 from relaywatch.live.addresses import Address
+from relaywatch.live.figures import Figures
 from relaywatch.live.http_ingest import HttpInput
 from relaywatch.live.inbox import Inbox
 from relaywatch.live.positions import Positions

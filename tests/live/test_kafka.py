@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Producer
 from telemetry import canonical_line
 
-from relaywatch.live.inbox import Inbox
 from relaywatch.live.addresses import Topics
+from relaywatch.live.inbox import Inbox
 from relaywatch.live.kafka import KafkaInput
 from relaywatch.live.positions import Positions
 from relaywatch.live.taking import LiveError

@@ -8,8 +8,8 @@ import pytest
 from small_broker import SmallBroker
 from telemetry import canonical_line
 
-from relaywatch.live.inbox import Inbox
 from relaywatch.live.addresses import Subscription
+from relaywatch.live.inbox import Inbox
 from relaywatch.live.mqtt import MqttInput
 from relaywatch.live.positions import Positions
 from relaywatch.live.taking import LiveError

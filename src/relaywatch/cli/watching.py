@@ -104,7 +104,7 @@ def watch_command(
             state,
             lambda: new_judgement(settings, exceptions),
             pace,
-            Ears(events, tell, lambda figures: (latest.hear(figures), shown(figures))),
+            Ears(events, tell, (latest.hear, shown)),
         ) as engine,
     ):
         engine.run(inputs, stop, until_end=until_end)

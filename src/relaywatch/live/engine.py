@@ -53,7 +53,7 @@ class Ears:
 
     events: Callable[[Sequence[Event]], None]
     tell: Tell
-    figures: Callable[[Figures], object]
+    figures: Sequence[Callable[[Figures], None]]
 
 
 class Engine:
@@ -102,7 +102,7 @@ class Engine:
         else:
             self._judge()
         self._checkpoint()
-        self._ears.figures(self._figures())
+        self._show()
 
     def _loop(self, inputs: Sequence[Input], stop: threading.Event, *, until_end: bool) -> None:
         judge_at = time.monotonic() + self._pace.judge_every_s
@@ -120,7 +120,7 @@ class Engine:
                 judge_at = time.monotonic() + self._pace.judge_every_s
                 if self._checkpoint_due():
                     self._checkpoint()
-                self._ears.figures(self._figures())
+                self._show()
 
     def _recover(self, stack: ExitStack) -> None:
         stand, self._judgement = self._loaded()
@@ -213,6 +213,11 @@ class Engine:
     def findings_told(self) -> int:
         """Events written by this process."""
         return self._events
+
+    def _show(self) -> None:
+        figures = self._figures()
+        for shown in self._ears.figures:
+            shown(figures)
 
     def _figures(self) -> Figures:
         pieces, size = self.inbox.depth
