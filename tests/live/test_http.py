@@ -199,10 +199,10 @@ def test_an_address_that_others_reach_needs_a_token():
         HttpInput(Address("0.0.0.0", 0), "", Figures)  # noqa: S104 - what must be refused
 
 
-def test_an_address_in_use_is_told(served):
+def test_an_address_in_use_is_told(served, watcher):
     other = HttpInput(Address("127.0.0.1", served.input.port), "", Figures)
     with pytest.raises(LiveError, match="cannot listen"):
-        other.start(Inbox(), Positions())
+        watcher.watch(other)
 
 
 def test_health_and_metrics():

@@ -88,14 +88,16 @@ class Engine:
 
         Raises what an input or the judgement failed of; what was acknowledged is on disk all the same.
         """
+        started: list[Input] = []
         try:
             for source in inputs:
                 source.start(self.inbox, self._positions)
+                started.append(source)
             self._loop(inputs, stop, until_end=until_end)
         finally:
             for piece in self.inbox.close():
                 piece.done(False)  # noqa: FBT003
-            for source in inputs:
+            for source in started:
                 source.stop()
         if until_end and not stop.is_set():
             self._hear(self._journal.write(self._judgement.drain()))
