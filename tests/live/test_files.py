@@ -24,6 +24,7 @@ from relaywatch.live.decoding import decoded, recognised
 from relaywatch.live.files import Files, Looking
 from relaywatch.live.inbox import Inbox
 from relaywatch.live.positions import Positions
+from relaywatch.live.taking import LiveError
 
 TEXTS = {
     "canonical-ndjson": "".join(canonical_line(n) for n in range(1, 40)),
@@ -209,6 +210,34 @@ def test_links_and_hidden_files_are_nobodys(tmp_path):
     (tmp_path / "link").symlink_to(outside)
     os.mkfifo(tmp_path / "pipe")
     assert not Grower(tmp_path).look(last=True).batches
+
+
+def test_a_given_link_is_followed_and_a_missing_file_is_waited_for(tmp_path, watcher):
+    log, link = tmp_path / "a.ndjson", tmp_path / "link"
+    link.symlink_to(log)
+    grower = Grower(link).look()
+    assert not grower.batches
+    log.write_text(canonical_line(1))
+    assert len(flow_rows(grower.look().batches)) == 1
+
+
+def test_files_that_are_gone_are_forgotten_first_and_those_there_never(tmp_path, monkeypatch):
+    monkeypatch.setattr("relaywatch.live.file_taking.MOST", 3)
+    grower = Grower(tmp_path)
+    for number in range(1, 7):
+        (tmp_path / f"{number}.ndjson").write_text(canonical_line(number))
+        grower.look()
+        if number < 5:
+            (tmp_path / f"{number}.ndjson").rename(tmp_path.parent / f"{tmp_path.name}-{number}")
+            grower.look()
+    assert len(dict(grower.positions.of("file"))) == 3
+    grower.again()
+    assert len(flow_rows(grower.look().batches)) == 6
+    (tmp_path / "7.ndjson").write_text(canonical_line(7))
+    grower.look()
+    (tmp_path / "8.ndjson").write_text(canonical_line(8))
+    with pytest.raises(LiveError, match="more than 3 files to remember"):
+        grower.look()
 
 
 def test_a_full_queue_makes_files_wait(tmp_path):

@@ -87,6 +87,7 @@ def test_a_signal_ends_it_with_a_checkpoint(run, log, tmp_path, monkeypatch, num
     [
         ((), "nothing to watch"),
         (("/no/such/file", "--until-end"), "does not exist"),
+        ((".",), "lies in ."),
         (("--http", "here"), "no address"),
         (("--http", "0.0.0.0:1"), "--http-token-file"),
         (("--kafka", "broker"), "no topic"),
@@ -94,7 +95,8 @@ def test_a_signal_ends_it_with_a_checkpoint(run, log, tmp_path, monkeypatch, num
         (("--http", "0", "--until-end"), "no end"),
     ],
 )
-def test_mistakes_are_told_in_a_line(run, tmp_path, options, told):
+def test_mistakes_are_told_in_a_line(run, tmp_path, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
     status, _, err = run("watch", *options, "--state", tmp_path / "s")
     assert status == 2
     assert told in err

@@ -81,7 +81,7 @@ def watch_command(
     settings = load(settings_file, overrides or ())
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     looking = Looking(device=device, settle_s=settle, until_end=until_end)
-    inputs, latest = _inputs(paths or [], looking), Latest()
+    inputs, latest = _inputs(paths or [], state, looking), Latest()
     if http:
         address = http_address(http, http_token_file)
         inputs.append(with_extra("http_ingest", "live", "--http").HttpInput(address, device, latest.figures))
@@ -123,9 +123,12 @@ def new_judgement(settings: Settings, exceptions: Exceptions) -> Judgement:
     return judgement
 
 
-def _inputs(paths: Sequence[Path], looking: Looking) -> list[Input]:
+def _inputs(paths: Sequence[Path], state: Path, looking: Looking) -> list[Input]:
     found: list[Input] = []
     if files := [path for path in paths if path != _PIPE]:
+        for path in files:
+            if state.resolve().is_relative_to(path.resolve()):
+                raise RelaywatchError(f"{state}: the state folder lies in {path}, which is watched. Choose another.")
         found.append(Files(files, looking, tell))
     if _PIPE in paths:
         found.append(StandardInput(looking.device))

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from relaywatch.live.decoding import FOLLOWED, Decoded, HeadLines, decoded_lines, head_lines
 from relaywatch.live.file_marks import Place
 from relaywatch.live.inbox import Inbox
-from relaywatch.live.positions import Positions
-from relaywatch.live.taking import Taken
+from relaywatch.live.positions import MOST, Positions
+from relaywatch.live.taking import LiveError, Position, Taken
 from relaywatch.model.errors import SourceError
 from relaywatch.model.quarantine import Quarantine, Quarantined
 from relaywatch.model.tables import Batch
@@ -36,14 +36,24 @@ class FileTaker:
         self.places = {key: Place.of(position) for key, position in positions.of(_FILE)}
         self._names = Counter({name: position["files"] for name, position in positions.of(_NAME)})
         self._refused = False
+        self._forgotten: dict[str, Position | None] = {}
 
     @property
     def over(self) -> bool:
         """The engine takes no more, or the input is to stop."""
         return self._refused or self._stopping()
 
-    def begin(self, key: str, path: Path, form: str) -> Place:
-        """A new place for a file. The second one at a path is named with #2: its lines have numbers of their own."""
+    def begin(self, key: str, path: Path, form: str, present: Collection[str]) -> Place:
+        """A new place for a file. The second one at a path is named with #2: its lines have numbers of their own.
+
+        present: the files that are there, of which none may be forgotten. Raises LiveError where they are too many.
+        """
+        if len(self.places) >= MOST and key not in self.places:
+            gone = next((old for old in self.places if old not in present), None)
+            if gone is None:
+                raise LiveError(f"{path}: more than {MOST} files to remember. Move files away that were read.")
+            del self.places[gone]
+            self._forgotten[f"{_FILE}:{gone}"] = None
         self._names[str(path)] += 1
         number = self._names[str(path)]
         place = self.places[key] = Place(str(path), str(path) if number == 1 else f"{path}#{number}", form)
@@ -138,6 +148,11 @@ class FileTaker:
         return Decoded((), aside, len(aside))
 
     def _hand(self, key: str, place: Place, found: Decoded) -> None:
-        moved = {f"{_FILE}:{key}": place.told(), f"{_NAME}:{place.path}": {"files": self._names[place.path]}}
+        moved: dict[str, Position | None] = {
+            **self._forgotten,
+            f"{_FILE}:{key}": place.told(),
+            f"{_NAME}:{place.path}": {"files": self._names[place.path]},
+        }
+        self._forgotten = {}
         if not self._inbox.put(Taken(found.batches, moved, found.aside, found.aside_total)):
             self._refused = True

@@ -75,10 +75,12 @@ class Files(Threaded):
 
     def run(self, inbox: Inbox, positions: Positions) -> None:
         """Look, take what is new, pause; with until_end, until a look finds nothing new."""
-        if self._looking.until_end:
-            for path in self._paths:
-                if not path.exists():
-                    raise LiveError(f"{path}: does not exist. Check the path.")
+        for path in self._paths:
+            if path.exists():
+                continue
+            if self._looking.until_end:
+                raise LiveError(f"{path}: does not exist. Check the path.")
+            self._tell(f"{path}: does not exist yet; waiting for it")
         self.begin(inbox, positions)
         try:
             while not self._taker.over:
@@ -99,9 +101,7 @@ class Files(Threaded):
 
     def _find_renamed(self) -> None:
         """Files that were followed by their path and have moved within their folder since: their rest is still due."""
-        for given in self._paths:
-            if given.is_dir():
-                continue
+        for given in (path.resolve() for path in self._paths if not path.is_dir()):
             for path in _below(given.parent, DEEPEST):
                 found = opened(path) if path != given else None
                 if found is None:
@@ -138,7 +138,7 @@ class Files(Threaded):
             if path.is_dir():
                 yield from _below(path, 0)
             else:
-                yield path
+                yield path.resolve()  # a given link is followed, those in folders are not
 
     def _file(self, key: str, path: Path, file: BinaryIO, status: os.stat_result, *, last: bool) -> bool:
         """Take what is new of one file. Takes the handle over."""
@@ -191,13 +191,13 @@ class Files(Threaded):
         if form in FOLLOWED:
             if self._copied(key, seen, file, start[:START_BYTES], settled=settled):
                 return None
-            return self._taker.begin(key, seen.path, form)
+            return self._taker.begin(key, seen.path, form, self._seen)
         if not settled:
             return None
         if not _known(seen.path):
             self._tell(f"{seen.path}: of no known format; not read.")
             return None
-        return self._taker.begin(key, seen.path, WHOLE)
+        return self._taker.begin(key, seen.path, WHOLE, self._seen)
 
     def _copied(self, key: str, seen: _Seen, file: BinaryIO, start: bytes, *, settled: bool) -> bool:
         """Whether this is a copy of a file that is followed, or may be one that is still being made."""

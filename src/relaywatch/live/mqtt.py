@@ -21,7 +21,7 @@ from relaywatch.live.channels import Channel
 from relaywatch.live.inbox import Inbox
 from relaywatch.live.inputs import Tell, Threaded
 from relaywatch.live.messages import rows_of
-from relaywatch.live.positions import FEWER, Positions
+from relaywatch.live.positions import LIMITS, Positions
 from relaywatch.live.taking import LiveError, Position, Taken
 
 HELD: Final = 10_000
@@ -121,7 +121,7 @@ class MqttInput(Threaded):
                 raise LiveError(f"MQTT: messages of more than {TOPICS} topics. Subscribe to fewer.")
             by_topic.setdefault(message.topic, []).append((digest, message))
             self._seen[digest] = False
-            if len(self._seen) > FEWER["mqtt-seen"]:
+            if len(self._seen) > LIMITS["mqtt-seen"]:
                 del self._seen[next(iter(self._seen))]
         return all(inbox.put(self._piece(topic, some)) for topic, some in by_topic.items())
 

@@ -9,8 +9,8 @@ from relaywatch.live.taking import Position
 
 MOST: Final = 100_000
 """Inputs of one family that are remembered; those that moved longest ago are forgotten first."""
-FEWER: Final = {"mqtt-seen": 4_096}
-"""Of these families so many only: a broker has fewer messages under way."""
+LIMITS: Final = {"mqtt-seen": 4_096, "file": 2 * MOST}
+"""Of these families another number: a broker has few messages under way, and whoever takes files forgets by himself."""
 
 
 class Positions:
@@ -28,7 +28,7 @@ class Positions:
             if position is None:
                 continue
             family[key] = position
-            if len(family) > FEWER.get(key.partition(":")[0], MOST):
+            if len(family) > LIMITS.get(key.partition(":")[0], MOST):
                 del family[next(iter(family))]
 
     def all(self) -> dict[str, Position]:

@@ -7,6 +7,7 @@ after they have been expanded.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, ClassVar, Final, cast
@@ -80,7 +81,7 @@ class _Messages:
 
     def __init__(self, path: Path, stream: BinaryIO) -> None:
         self._path, self._stream = path, stream
-        self._held = memoryview(b"")
+        self._held: deque[memoryview] = deque()
         start = stream.read(len(_FILE_MAGIC))
         self._start = b"" if start == _FILE_MAGIC else start
 
@@ -105,12 +106,15 @@ class _Messages:
         wanted = MESSAGE_BYTES if size < 0 else size
         taken: list[memoryview] = []
         while wanted:
-            if not len(self._held):
-                self._held = memoryview(self._message())
-                if not len(self._held):
+            if not self._held:
+                self._held.extend(memoryview(part) for part in self._message() if part)
+                if not self._held:
                     break
-            part = self._held[:wanted]
-            self._held = self._held[len(part) :]
+            part = self._held[0][:wanted]
+            if len(part) == len(self._held[0]):
+                self._held.popleft()
+            else:
+                self._held[0] = self._held[0][len(part) :]
             wanted -= len(part)
             taken.append(part)
         return taken[0] if len(taken) == 1 else b"".join(taken)
@@ -124,14 +128,14 @@ class _Messages:
             missing -= len(data)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
-    def _message(self) -> bytes:
-        """The next message with its body; its end mark, or nothing, where the stream ends."""
+    def _message(self) -> tuple[bytes, ...]:
+        """The next message and its body; its end mark, or nothing, where the stream ends."""
         prefix = self._exactly(8)
         if len(prefix) < 8:
-            return prefix
+            return (prefix,)
         size = cast("int", struct.unpack("<i", prefix[4:])[0])
         if not prefix.startswith(_STREAM_MAGIC) or size <= 0:
-            return prefix
+            return (prefix,)
         if size > MESSAGE_BYTES:
             raise SourceError(self._path, "a message of absurd length.")
         metadata = self._exactly(size)
@@ -140,7 +144,7 @@ class _Messages:
             raise SourceError(self._path, "compressed Arrow data.", remedy="Write it without body compression.")
         if not 0 <= length <= MESSAGE_BYTES:
             raise SourceError(self._path, f"a batch of {length} bytes, more than {MESSAGE_BYTES}.")
-        return b"".join((prefix, metadata, self._exactly(length)))
+        return prefix, metadata, self._exactly(length)
 
 
 def _told(metadata: bytes) -> tuple[int, bool]:
