@@ -1,10 +1,12 @@
 """Whatever happens to the process, every record counts once, and the journal says what is true."""
 
 import contextlib
+import errno
 import importlib
 import json
 import random
 import threading
+from dataclasses import replace
 
 import pytest
 from counting import Counting
@@ -52,6 +54,17 @@ def journalled(watcher):
     """The newest event of each finding."""
     records = map(json.loads, watcher.journal.read_text().splitlines())
     return {r["finding"]["device"]["uid"]: (r["event"], r["finding"]["bridges"]) for r in records}
+
+
+def assert_told_once(watcher):
+    """Revisions count on, and none says what the one before said."""
+    last = {}
+    for line in watcher.journal.read_text().splitlines():
+        event = json.loads(line)
+        before = last.get(event["finding"]["finding_id"])
+        assert event["revision"] == (before["revision"] + 1 if before else 1)
+        assert before is None or (before["event"], before["finding"]) != (event["event"], event["finding"])
+        last[event["finding"]["finding_id"]] = event
 
 
 POINTS = [
@@ -105,6 +118,7 @@ def test_a_crash_anywhere_loses_and_doubles_nothing(watcher, monkeypatch, seed):
     assert len(watcher.counts.records) == 300
     assert set(watcher.counts.records.values()) == {1}
     assert journalled(watcher) == {f"phone-{n}": ("closed", 100) for n in range(3)}
+    assert_told_once(watcher)
 
 
 def test_a_restart_tells_nothing_again(watcher):
@@ -127,12 +141,59 @@ def test_after_a_stop_it_goes_on_where_it_was(watcher, tmp_path):
     assert watcher.counts.records.total() == 31
 
 
+class Once(Threaded):
+    """An input of one piece, which writes down what becomes of it."""
+
+    def __init__(self, said):
+        super().__init__()
+        self.said = said
+
+    def run(self, inbox, positions):
+        inbox.put(replace(piece(1, 3), done=self.said.append))
+
+
+def test_a_piece_is_acknowledged_once_it_is_on_disk_and_not_before(watcher, monkeypatch):
+    said = []
+    monkeypatch.setattr("os.fdatasync", lambda _: said.append("on disk"))
+    watcher.watch(Once(said))
+    assert said[:2] == ["on disk", True]
+
+
+def test_a_full_disk_is_told_and_nothing_is_acknowledged(watcher, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    said = []
+    with monkeypatch.context() as patched, pytest.raises(LiveError, match="spool cannot be written: No space left"):
+        patched.setattr("relaywatch.live.spool.write_all", full)
+        watcher.watch(Once(said))
+    assert said == [False]
+    watcher.watch(Once(said))
+    assert said == [False, True]
+    assert watcher.counts.records.total() == 3
+
+
 def test_two_watchers_do_not_share_a_folder(watcher):
     with watcher.engine(), pytest.raises(LiveError, match=r"another watcher .process [0-9]+. uses this state folder"):
         watcher.engine().__enter__()
 
 
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(watcher):
+def test_what_was_judged_and_not_yet_told_is_told_after_a_crash(watcher, monkeypatch):
+    def crash(*_):
+        raise Crash
+
+    with monkeypatch.context() as patched, pytest.raises(Crash):
+        patched.setattr("relaywatch.live.durable.Lines.append", crash)
+        watcher.watch(Numbered(30))
+    assert not watcher.journal.read_text()
+    with watcher.engine():
+        pass
+    assert journalled(watcher) == {f"phone-{n}": ("opened", 10) for n in range(3)}
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(watcher, monkeypatch):
+    monkeypatch.setattr("relaywatch.live.inbox.TAKEN_BYTES", 1)
+    watcher.pace = Pace(0.05, 60.0, 0.0, spool_bytes=100_000)
     watcher.watch(Numbered(30))
     watcher.watch(Numbered(60))
     newest = sorted((watcher.state / "checkpoints").iterdir())[-1]
