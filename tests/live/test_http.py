@@ -155,6 +155,22 @@ def test_a_full_queue_refuses_and_takes_again_once_there_is_room():
         assert served.sent()[0][0] == 200
 
 
+def test_a_watcher_counts_what_it_acknowledged_once_over_a_restart(watcher):
+    for life in range(2):
+        served, stop = Served(), threading.Event()
+        with watcher.engine() as engine:
+            running = threading.Thread(target=engine.run, args=([served.input], stop))
+            running.start()
+            while not served.input.port:
+                stop.wait(0.005)
+            for key in ("a", "b", "a", f"life-{life}"):
+                assert served.send(Idempotency_Key=key)[0] == 200
+            stop.set()
+            running.join(20)
+    assert served.input.counts["repeated"] == 3
+    assert watcher.counts.records == dict.fromkeys((("made", number) for number in range(1, 11)), 4)
+
+
 @pytest.mark.parametrize(
     ("status", "request_"),
     [

@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+from dataclasses import replace
 
 import pyarrow as pa
 import pytest
@@ -119,6 +120,17 @@ def test_a_missing_extra_is_told_with_the_command_that_installs_it(
     status, _, err = run("watch", option, value, "--state", tmp_path / "s")
     assert status == 2
     assert f"pip install 'relaywatch[{extra}]'" in err
+
+
+def test_the_status_line_says_how_it_keeps_up(watcher):
+    figures = []
+    engine = watcher.engine()
+    object.__setattr__(engine, "_ears", replace(engine._ears, figures=(figures.append,)))
+    with engine:
+        engine.run([], threading.Event(), until_end=True)
+    line = watching._figures_line(figures[-1])
+    assert line.startswith("0 rows, 0/s, lag 0 s, waiting 0.0 MB, spool 0.0 MB, checkpoint 0 s ago (")
+    assert line.endswith("0 findings open, 0 records aside")
 
 
 def piped(watcher, content, *, pieces=1):

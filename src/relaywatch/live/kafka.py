@@ -50,7 +50,7 @@ class KafkaInput(Threaded):
         self._changed = threading.Condition()
         self._kept: dict[tuple[str, int], int] = {}
         self._handed = 0
-        self._told: set[str] = set()
+        self._told: set[int] = set()
 
     def run(self, inbox: Inbox, positions: Positions) -> None:
         """Take until stopped."""
@@ -138,13 +138,13 @@ class KafkaInput(Threaded):
         self._commit(wait=True)
 
     def _failing(self, error: KafkaError) -> None:
-        """Tell what is wrong once; librdkafka tries again by itself, except after a fatal error."""
+        """Tell each kind of trouble once; librdkafka tries again by itself, except after a fatal error."""
         if error.code() == KafkaError._PARTITION_EOF:
             return
         if error.fatal():
             raise LiveError(f"Kafka: {error.str()}.")
-        if error.str() not in self._told and len(self._told) < MESSAGES:
-            self._told.add(error.str())
+        if error.code() not in self._told:
+            self._told.add(error.code())
             self._tell(f"Kafka: {error.str()}")
 
 
