@@ -1,9 +1,11 @@
 """HTTP: what is acknowledged is on disk, a repeat is harmless, and too much at once is refused, not lost."""
 
+import contextlib
 import gzip
 import http.client
 import io
 import json
+import socket
 import threading
 
 import pyarrow as pa
@@ -199,6 +201,16 @@ def test_a_body_that_unpacks_to_too_much_is_refused(served, monkeypatch):
 def test_damaged_lines_are_told_to_the_sender(served):
     (status, _, told), _ = served.sent(LINES + b"{broken\n")
     assert (status, told["aside"]) == (200, 1)
+
+
+def test_connections_that_say_nothing_do_not_keep_others_out(monkeypatch):
+    monkeypatch.setattr("relaywatch.live.http_ingest.HEAD_S", 0.05)
+    monkeypatch.setattr("relaywatch.live.http_ingest.CONNECTIONS", 3)
+    with Served() as served, contextlib.ExitStack() as stack:
+        silent = [stack.enter_context(socket.create_connection(("127.0.0.1", served.input.port), 10)) for _ in range(4)]
+        silent[0].sendall(b"POST /v1/ingest HTTP/1.1\r\nHost: x\r\n")
+        assert [one.recv(1) for one in silent] == [b""] * 4
+        assert served.sent()[0][0] == 200
 
 
 def test_a_token_keeps_others_out():

@@ -18,6 +18,7 @@ from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from relaywatch.live.addresses import Address
 from relaywatch.live.channels import ARROW, Channel, TooLargeError, UnknownFormatError, unpacked
@@ -28,6 +29,8 @@ from relaywatch.live.taking import LiveError, Taken
 from relaywatch.model.errors import SourceError
 
 BODY_BYTES: Final = 32 << 20
+HEAD_S: Final = 10.0
+"""A connection on which no request has begun by then is closed, at the latest after twice as long."""
 BODY_S: Final = 60.0
 """A body that has not come by then is given up."""
 CONNECTIONS: Final = 64
@@ -46,6 +49,28 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
     def __init__(self, status: int, reason: str) -> None:
         super().__init__(reason)
         self.status = status
+
+
+class Impatient(H11Protocol):
+    """A connection that is closed where no whole request head comes in time; uvicorn itself would wait for ever."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to look at the clock."""
+        super().connection_made(transport)
+        self._look_again(None)
+
+    def _look_again(self, before: object) -> None:
+        self.loop.call_later(HEAD_S, self._look, before)
+
+    def _look(self, before: object) -> None:
+        """Close where the connection has waited for a request since the last look."""
+        waits = self.cycle is None or self.cycle.response_complete
+        if self.transport.is_closing():
+            return
+        if waits and self.cycle is before:
+            self.transport.close()
+        else:
+            self._look_again(self.cycle)
 
 
 class HttpInput:
@@ -84,6 +109,7 @@ class HttpInput:
         self._decoders = ThreadPoolExecutor(_DECODERS)
         config = uvicorn.Config(
             self._application(),
+            http=Impatient,
             log_level="error",
             access_log=False,
             lifespan="off",
