@@ -44,16 +44,23 @@ PARQUETS = 20
 LINES = 100_000
 
 
-def judgement(kernel: str) -> Judgement:
+def judgement(kernel: str, folder: Path) -> Judgement:
     """A fresh judgement, by name."""
-    return Counting() if kernel == "counting" else new_judgement(load(None, ()), Exceptions(()))
+    return Counting(folder) if kernel == "counting" else new_judgement(plan(), folder)
+
+
+def plan() -> Hunt:
+    """What both the watcher and the hunt go by."""
+    return Hunt(load(None, ()), Exceptions(()), datetime.now(UTC))
 
 
 def watch(state: Path, folder: Path, kernel: str, until_end: bool) -> None:  # noqa: FBT001 - called by multiprocessing
     """Watch in this process, at a pace at which everything happens often."""
     ears = Ears(lambda _: None, lambda _: None, ())
     looking = Looking(poll_s=0.02, settle_s=0.2, until_end=until_end)
-    with Engine(state, lambda: judgement(kernel), Pace(0.05, 0.1, 0.002, spool_bytes=8 << 20), ears) as engine:
+    with Engine(
+        state, lambda work: judgement(kernel, work), Pace(0.05, 0.1, 0.002, spool_bytes=8 << 20), ears
+    ) as engine:
         engine.run([Files([folder], looking, lambda _: None)], threading.Event(), until_end=until_end)
 
 
@@ -143,7 +150,7 @@ def compare_findings(state: Path, folder: Path) -> list[str]:
     def told(finding: dict[str, object]) -> tuple[object, ...]:
         return finding["finding_id"], finding["verdict"], finding["bridges"], finding["bytes_in"], finding["bytes_out"]
 
-    result = hunt([folder], Hunt(load(None, ()), Exceptions(()), datetime.now(UTC)))
+    result = hunt([folder], plan())
     wanted = {told(finding.model_dump(mode="json")) for finding in result.findings}
     newest = {event["finding"]["finding_id"]: event for event in events(state)}
     found = {told(event["finding"]) for event in newest.values() if event["event"] != "withdrawn"}

@@ -39,7 +39,10 @@ EARS = Ears(lambda _: None, print, ())
 class Idle:
     """A judgement that does nothing."""
 
-    def feed(self, batch: Batch) -> None:
+    def __init__(self, folder: Path) -> None:
+        """folder: stays empty."""
+
+    def feed(self, batch: Batch, form: str = "") -> None:
         """Take rows."""
 
     def changes(self) -> list[Change]:

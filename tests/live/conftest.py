@@ -22,8 +22,8 @@ class Watcher:
     pace: Pace = field(default_factory=lambda: Pace(0.05, 0.05, 0.0))
 
     def engine(self) -> Engine:
-        def fresh() -> Counting:
-            self.counts = Counting()
+        def fresh(folder: Path) -> Counting:
+            self.counts = Counting(folder)
             return self.counts
 
         return Engine(self.state, fresh, self.pace, Ears(self.events.extend, self.messages.append, ()))

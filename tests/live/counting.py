@@ -25,12 +25,15 @@ ATTACK = {
 class Counting:
     """A finding a device; its bridges are the rows counted. Rows met again are counted again: that is the point."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        del folder
+        self.forms: set[str] = set()
         self.rows: Counter[str] = Counter()
         self.records: Counter[tuple[str, int]] = Counter()
         self.told: dict[str, int] = {}
 
-    def feed(self, batch: Batch) -> None:
+    def feed(self, batch: Batch, form: str = "") -> None:
+        self.forms.add(form)
         if batch.table != "flows":
             return
         self.rows.update(batch.rows.column("device_uid").cast(pa.string()).to_pylist())

@@ -187,7 +187,7 @@ def test_damaged_lines_are_put_aside_with_their_numbers(tmp_path, watcher):
     path = tmp_path / "a.ndjson"
     path.write_text(canonical_line(1) + "{no json\n" + canonical_line(3))
     engine = watcher.watch(watcher.files(path))
-    assert (engine.aside, engine.rows["flows"]) == (1, 2)
+    assert (engine.aside, engine.rows["flows"], watcher.counts.forms) == (1, 2, {"canonical-ndjson"})
     assert '"line 2"' in (watcher.state / "quarantine.ndjson").read_text()
     engine = watcher.watch(watcher.files(path))
     assert len((watcher.state / "quarantine.ndjson").read_text().splitlines()) == 1

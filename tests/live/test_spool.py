@@ -27,13 +27,13 @@ def filled(folder, entries=6):
 def test_rows_positions_and_quarantine_come_back_as_they_were(tmp_path):
     spool, _ = held(tmp_path)
     aside = [Quarantined("x", "line 3", "no record")]
-    spool.append(Taken(piece(1, 50).batches, {"file:1-2": {"offset": 7}, "http-key:a": None}, aside, 1200))
+    spool.append(Taken(piece(1, 50).batches, {"file:1-2": {"offset": 7}, "http-key:a": None}, aside, 1200, "zeek-conn"))
     spool.close()
     ((number, taken),) = held(tmp_path)[1]
     assert number == 1
     assert taken.batches[0].rows.equals(piece(1, 50).batches[0].rows, check_metadata=True)
     assert taken.positions == {"file:1-2": {"offset": 7}, "http-key:a": None}
-    assert (taken.aside, taken.aside_total) == (aside, 1200)
+    assert (taken.aside, taken.aside_total, taken.form) == (aside, 1200, "zeek-conn")
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -167,6 +167,7 @@ def test_lines_from_a_pipe(watcher, text, pieces):
     engine = piped(watcher, text.encode(), pieces=pieces)
     assert (engine.rows["flows"], engine.aside) == (40, 0)
     assert len(watcher.counts.records) == 40
+    assert watcher.counts.forms <= {"canonical-ndjson", "zeek-conn", "pcapdroid-csv"}
 
 
 @pytest.mark.parametrize("cut", [0, 100])

@@ -18,7 +18,8 @@ from rich.live import Live
 from rich.text import Text
 
 from relaywatch.cli.shell import AsJson, Exit, Overrides, SettingsFile, app, tell
-from relaywatch.detection.settings import Settings, load
+from relaywatch.detection.settings import load
+from relaywatch.engines.local import Hunt
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.live.addresses import http_address, kafka_topics, mqtt_subscription
 from relaywatch.live.engine import Ears, Engine, Pace
@@ -102,7 +103,7 @@ def watch_command(
         _status_line() as shown,
         Engine(
             state,
-            lambda: new_judgement(settings, exceptions),
+            lambda folder: new_judgement(Hunt(settings, exceptions, datetime.now(UTC), device), folder),
             pace,
             Ears(events, tell, (latest.hear, shown)),
         ) as engine,
@@ -113,13 +114,13 @@ def watch_command(
         raise typer.Exit(_status(engine))
 
 
-def new_judgement(settings: Settings, exceptions: Exceptions) -> Judgement:
-    """The judgement of the live engine, fresh. The one place that makes it."""
+def new_judgement(plan: Hunt, folder: Path) -> Judgement:
+    """The judgement of the live engine, fresh, with an empty folder of its own. The one place that makes it."""
     try:
         kernel: Any = importlib.import_module(_KERNEL)
     except ImportError as fault:
         raise RelaywatchError("this build of relaywatch has no live judgement.") from fault
-    judgement: Judgement = kernel.Kernel(settings, exceptions, datetime.now(UTC))
+    judgement: Judgement = kernel.Kernel(plan, folder)
     return judgement
 
 

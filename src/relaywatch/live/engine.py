@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections import Counter
@@ -33,6 +34,7 @@ from relaywatch.live.taking import LiveError, Taken
 from relaywatch.model.tables import Batch
 
 QUARANTINE: Final = "quarantine.ndjson"
+WORK: Final = "work"
 _WAIT_S: Final = 0.25
 """Longest wait in one go, so that a signal is heeded soon."""
 
@@ -57,9 +59,12 @@ class Ears:
 
 
 class Engine:
-    """A watcher over one state folder. Use as a context; the folder is locked meanwhile."""
+    """A watcher over one state folder. Use as a context; the folder is locked meanwhile.
 
-    def __init__(self, folder: Path, new_judgement: Callable[[], Judgement], pace: Pace, ears: Ears) -> None:
+    new_judgement: makes a fresh one, which may put what outgrows memory into the empty folder that it is given.
+    """
+
+    def __init__(self, folder: Path, new_judgement: Callable[[Path], Judgement], pace: Pace, ears: Ears) -> None:
         self._folder, self._new_judgement, self._pace, self._ears = folder, new_judgement, pace, ears
         self._held = ExitStack()
         self.inbox = Inbox()
@@ -144,10 +149,17 @@ class Engine:
     def _loaded(self) -> tuple[Stand, Judgement]:
         self._checkpoints = Checkpoints(self._folder / "checkpoints")
         for stand, state in self._checkpoints.newest_sound():
-            judgement = self._new_judgement()
+            judgement = self._new_judgement(self._emptied())
             judgement.load(state)
             return stand, judgement
-        return Stand(), self._new_judgement()
+        return Stand(), self._new_judgement(self._emptied())
+
+    def _emptied(self) -> Path:
+        """A folder in which a judgement may put what outgrows memory; what one before left there is in no use."""
+        folder = self._folder / WORK
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        return folder
 
     def _keep(self, pieces: Sequence[Taken]) -> None:
         """Spool the pieces, acknowledge them, feed them."""
@@ -169,7 +181,7 @@ class Engine:
 
     def _take(self, number: int, taken: Taken) -> None:
         for batch in taken.batches:
-            self._judgement.feed(batch)
+            self._judgement.feed(batch, taken.form)
             self.rows[batch.table] += batch.rows.num_rows
             self._newest_us = max(self._newest_us, _newest_us(batch))
         self._positions.move(taken.positions)

@@ -78,7 +78,7 @@ class FileTaker:
                 lines, found = data, self._part_of_long_line(place)
             place.offset += len(lines)
             place.mark(file)
-            self._hand(key, place, found)
+            self._hand(key, place, found, place.form)
             took = True
         return took
 
@@ -89,40 +89,41 @@ class FileTaker:
             held += data
             cut = held.rfind(b"\n") + 1
             if cut:
-                self._hand(key, place, self._decoded(place, held[:cut]))
+                self._hand(key, place, self._decoded(place, held[:cut]), place.form)
                 held = held[cut:]
             elif len(held) > LINE_BYTES:
                 held, found = b"", self._part_of_long_line(place)
-                self._hand(key, place, found)
+                self._hand(key, place, found, place.form)
         if held:
-            self._hand(key, place, self._decoded(place, held))
+            self._hand(key, place, self._decoded(place, held), place.form)
 
     def whole(self, key: str, place: Place, path: Path) -> str:
         """Take a file that is complete, after the batches taken of it before; what hinders it, if anything."""
-        reading, held, fault = Reading(Quarantine(), self._device), list[Batch](), ""
+        reading, held, fault, form = Reading(Quarantine(), self._device), list[Batch](), "", ""
         try:
             (unit,) = discover([path]).units
+            form = unit.reader_name
             for number, batch in enumerate(unit.read(reading), 1):
                 if number <= place.whole:
                     continue
                 held.append(batch)
                 if sum(one.rows.nbytes for one in held) >= WHOLE_BYTES:
                     place.whole = number
-                    self._hand(key, place, Decoded(held))
+                    self._hand(key, place, Decoded(held), form)
                     held = []
                 if self.over:
                     return ""
         except SourceError as error:
             fault = str(error)
             reading.quarantine.add(str(path), "file", error.reason)
-        self.close(key, place, path, Decoded(held, reading.quarantine.records, reading.quarantine.total))
+        self.close(key, place, path, Decoded(held, reading.quarantine.records, reading.quarantine.total), form)
         return fault
 
-    def close(self, key: str, place: Place, path: Path, found: Decoded) -> None:
+    def close(self, key: str, place: Place, path: Path, found: Decoded, form: str = "") -> None:
         """Nothing more is to be taken of a file that is read whole."""
         status = path.stat()
         place.over, place.offset, place.lines = True, status.st_size, status.st_mtime_ns
-        self._hand(key, place, found)
+        self._hand(key, place, found, form)
 
     def _decoded(self, place: Place, lines: bytes) -> Decoded:
         """The rows of the lines that follow the place, which moves its lines and head on."""
@@ -147,12 +148,12 @@ class FileTaker:
         place.skipping = True
         return Decoded((), aside, len(aside))
 
-    def _hand(self, key: str, place: Place, found: Decoded) -> None:
+    def _hand(self, key: str, place: Place, found: Decoded, form: str) -> None:
         moved: dict[str, Position | None] = {
             **self._forgotten,
             f"{_FILE}:{key}": place.told(),
             f"{_NAME}:{place.path}": {"files": self._names[place.path]},
         }
         self._forgotten = {}
-        if not self._inbox.put(Taken(found.batches, moved, found.aside, found.aside_total)):
+        if not self._inbox.put(Taken(found.batches, moved, found.aside, found.aside_total, form)):
             self._refused = True

@@ -233,7 +233,7 @@ class HttpInput:
             moved: dict[str, dict[str, int]] = {f"http:{source}": {"lines": channel.lines}}
             if key:
                 moved[f"http-key:{key}"] = {}
-            if not self._inbox.add(Taken(found.batches, moved, found.aside, found.aside_total, done)):
+            if not self._inbox.add(Taken(found.batches, moved, found.aside, found.aside_total, form, done)):
                 return None
         rows: dict[str, int] = {}
         for batch in found.batches:

@@ -46,8 +46,8 @@ class Changed:
 class Judgement(Protocol):
     """A judgement over a stream. It is fed and asked from one thread."""
 
-    def feed(self, batch: Batch) -> None:
-        """Take canonical rows, of any table, in any order."""
+    def feed(self, batch: Batch, form: str = "") -> None:
+        """Take canonical rows, of any table, in any order. form: name of the reader that gave them."""
         ...
 
     def changes(self) -> list[Change]:

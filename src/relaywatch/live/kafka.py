@@ -102,7 +102,7 @@ class KafkaInput(Threaded):
                     self._kept[key] = offset
                 self._changed.notify_all()
 
-        return Taken(rows.batches, position, rows.aside, rows.aside_total, done)
+        return Taken(rows.batches, position, rows.aside, rows.aside_total, place.channel.form, done)
 
     def _commit(self, *, wait: bool) -> None:
         """Tell the group what is on disk. It is only a hint for others: the spool decides."""

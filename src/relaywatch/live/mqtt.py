@@ -131,7 +131,7 @@ class MqttInput(Threaded):
         positions: dict[str, Position | None] = {f"mqtt-seen:{digest}": {} for digest, _ in messages}
         positions[f"mqtt:{topic}"] = {"lines": channel.lines}
         done = self._acknowledger(messages)
-        return Taken(rows.batches, positions, rows.aside, rows.aside_total, done)
+        return Taken(rows.batches, positions, rows.aside, rows.aside_total, channel.form, done)
 
     def _acknowledger(self, messages: Sequence[tuple[str, paho.MQTTMessage]]) -> Callable[[bool], None]:
         def done(on_disk: bool) -> None:  # noqa: FBT001 - a callback's one argument

@@ -89,7 +89,7 @@ class StandardInput(Threaded):
                 before, first = head, first + (lines == 0)
             found = decoded_lines(form, source, body, first, self._device, before)
             lines += ready.count(b"\n") + (not ready.endswith(b"\n"))
-            if not inbox.put(Taken(found.batches, self._position, found.aside, found.aside_total)):
+            if not inbox.put(Taken(found.batches, self._position, found.aside, found.aside_total, form)):
                 return
 
     def _batches(self, inbox: Inbox, source: str, start: bytes) -> None:
@@ -99,7 +99,7 @@ class StandardInput(Threaded):
             for batch in READERS[_ARROW].read(Path(source), stream, reading):
                 aside, total = reading.quarantine.records[told:], reading.quarantine.total - told
                 told += total
-                if not inbox.put(Taken([batch], self._position, aside, total)):
+                if not inbox.put(Taken([batch], self._position, aside, total, _ARROW)):
                     return
         except SourceError as fault:
             if self.stopping.is_set():

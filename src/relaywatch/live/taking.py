@@ -36,7 +36,7 @@ class Taken:
     """One piece of input. All of it is kept, or nothing.
 
     positions: of each input that this moves, its position after the rows; None: forget that input.
-    aside: damaged records, the first of them; aside_total counts all.
+    form: name of the reader that gave the rows; aside: damaged records, the first of them; aside_total counts all.
     done: called once from the engine's thread: True once the piece is on disk, False where it never will be.
     """
 
@@ -44,6 +44,7 @@ class Taken:
     positions: Mapping[str, Position | None]
     aside: Sequence[Quarantined] = ()
     aside_total: int = 0
+    form: str = ""
     done: Callable[[bool], None] = field(default=_unheard, compare=False)
 
     @property
@@ -61,6 +62,7 @@ def encode(taken: Taken) -> bytes:
             "batches": [[table, len(stream)] for table, stream in streams],
             "aside": [[entry.source, entry.position, entry.reason] for entry in taken.aside],
             "aside_total": taken.aside_total,
+            "form": taken.form,
         },
         separators=(",", ":"),
     ).encode()
@@ -85,7 +87,7 @@ def decode(payload: bytes) -> Taken:
         batches.append(_batch(table, pa.py_buffer(memoryview(payload)[at : at + length])))
         at += length
     aside = [Quarantined(*entry) for entry in header["aside"]]
-    return Taken(batches, header["positions"], aside, header["aside_total"])
+    return Taken(batches, header["positions"], aside, header["aside_total"], header["form"])
 
 
 def _batch(table: TableName, stream: pa.Buffer) -> Batch:
