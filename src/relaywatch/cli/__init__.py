@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from relaywatch import __version__
-from relaywatch.cli import assurance, hunting, lake, measuring, simulating, telemetry
+from relaywatch.cli import assurance, hunting, lake, measuring, simulating, telemetry, watching
 from relaywatch.cli.shell import Exit, app, tell
 
-__all__ = ["Exit", "app", "assurance", "hunting", "lake", "main", "measuring", "simulating", "telemetry"]
+__all__ = ["Exit", "app", "assurance", "hunting", "lake", "main", "measuring", "simulating", "telemetry", "watching"]
 
 
 @app.callback(invoke_without_command=True)

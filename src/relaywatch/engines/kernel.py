@@ -40,6 +40,18 @@ LATENESS_S: Final = 300.0
 """How far the records of one device may be out of order, s of event time."""
 DEVICE_LAG_S: Final = 86_400.0
 """How far a device may lie behind the middle one, s of event time, before its days are closed without it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long records are waited for. device_lag_s: None where no device is ever given up."""
+
+    lateness_s: float = LATENESS_S
+    device_lag_s: float | None = DEVICE_LAG_S
+
+
+WITHOUT_END: Final = Patience(1e12, None)
+"""Nothing is ever late, and nothing is over before all is."""
 MOST_SIGNALS: Final = 65_536
 """Signals held of one device, the latest; older ones are counted as left out."""
 
@@ -85,14 +97,13 @@ class Counts:
 class Kernel:
     """The judgement of a stream. Not for several threads at once."""
 
-    def __init__(
-        self, plan: Hunt, folder: Path, lateness_s: float = LATENESS_S, device_lag_s: float | None = DEVICE_LAG_S
-    ) -> None:
-        """folder: for records, empty or a kernel's before; device_lag_s: None where no device is ever given up."""
+    def __init__(self, plan: Hunt, folder: Path, patience: Patience | None = None) -> None:
+        """folder: for records, empty or a kernel's before; patience: by default Patience()."""
+        patience = patience or Patience()
         self.plan, self.folder = plan, folder
         self.registry, self.texts, self.counts = Registry(), Texts(), Counts()
-        lag_us = None if device_lag_s is None else int(device_lag_s * 1e6)
-        self.open = OpenDays(self.registry, folder, int(lateness_s * 1e6), lag_us)
+        lag_us = None if patience.device_lag_s is None else int(patience.device_lag_s * 1e6)
+        self.open = OpenDays(self.registry, folder, int(patience.lateness_s * 1e6), lag_us)
         self.contacted = Contacted(self.registry)
         self.formats: dict[str, str] = {}
         self.inventory = InventoryRows()

@@ -93,6 +93,18 @@ def load(kernel: Kernel, folder: Path) -> None:
     _attach_cases(kernel, tables)
 
 
+class StoredKernel(Kernel):
+    """A kernel that keeps its state in checkpoints."""
+
+    def save(self, folder: Path) -> None:
+        """As the function of that name."""
+        save(self, folder)
+
+    def load(self, folder: Path) -> None:
+        """As the function of that name."""
+        load(self, folder)
+
+
 def _common(kernel: Kernel) -> Tables:
     """The tables that both forms share."""
     registry, days = kernel.registry, kernel.open.state()

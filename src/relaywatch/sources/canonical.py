@@ -96,9 +96,9 @@ class CanonicalParquet:
                 size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
                 for rows in file.iter_batches(ROWS, columns=columns):
                     reading.tally.met(rows.num_rows)
-                    fitted = _fitted(table, rows, row, path, reading.quarantine)
-                    reading.tally.with_rows += fitted.rows.num_rows
-                    yield fitted
+                    fit = fitted(table, rows, row, path, reading.quarantine)
+                    reading.tally.with_rows += fit.rows.num_rows
+                    yield fit
                     row += rows.num_rows
                     share = size * (row - 1) // rows_in_all
                     reading.progress(share - told)
@@ -142,8 +142,8 @@ def _check_expansion(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -
         )
 
 
-def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:
-    """The rows in the canonical schema, without those that do not fit."""
+def fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:
+    """The rows in the canonical schema, without those that do not fit; first_row: number of the first, for messages."""
     schema = TABLES[table]
     columns, good, reasons = [], np.ones(rows.num_rows, np.bool_), {}
     for field in schema:
@@ -160,9 +160,9 @@ def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, 
         quarantine.add(str(path), f"row {first_row + i}", reason)
     if reasons:
         columns = [values.filter(pa.array(good)) for values in columns]
-    fitted = pa.RecordBatch.from_arrays(columns, schema=schema)
-    fitted.validate(full=True)
-    return Batch(table, fitted)
+    canonical = pa.RecordBatch.from_arrays(columns, schema=schema)
+    canonical.validate(full=True)
+    return Batch(table, canonical)
 
 
 def _cast(values: pa.Array, field: pa.Field, path: Path) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:

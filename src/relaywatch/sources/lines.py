@@ -58,12 +58,30 @@ class Block:
             yield number, line.removesuffix(b"\r")
 
 
+class Piece(io.BytesIO):
+    """Some lines out of the middle of a growing text, which a reader takes as if it had read all before them.
+
+    head: the lines, each ended, that say what the later ones mean (a header); they are line 1 and what follows it.
+    first_line: the number of the first line of `content`.
+    """
+
+    def __init__(self, content: bytes, *, first_line: int, head: bytes = b"") -> None:
+        super().__init__(content)
+        self.first_line = first_line
+        self.head = head
+
+
 def blocks(stream: BinaryIO, path: Path, quarantine: Quarantine, *, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
     """The stream's lines in blocks of about block_bytes; lines beyond LINE_BYTES go to quarantine.
 
+    A Piece's head is a block of its own, and its lines have their numbers of the whole text.
     Where the stream is damaged, the whole lines before the damage come first, then its SourceError.
     """
     line, rest, skipping = 1, b"", False
+    if isinstance(stream, Piece):
+        line = stream.first_line
+        if stream.head:
+            yield Block(1, stream.head)
     while True:
         try:
             data = stream.read(block_bytes)

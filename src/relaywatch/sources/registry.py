@@ -9,6 +9,7 @@ from relaywatch.sources.address_sessions import AssignmentsCsv, RadiusDetail
 from relaywatch.sources.android_dump import AndroidFolder, AndroidText, AndroidZip
 from relaywatch.sources.androidqf import AndroidQfPackages
 from relaywatch.sources.canonical import CanonicalParquet
+from relaywatch.sources.canonical_arrow import CanonicalArrow
 from relaywatch.sources.canonical_ndjson import CanonicalNdjson
 from relaywatch.sources.conntrack import Conntrack
 from relaywatch.sources.defender import Defender, DefenderCsv
@@ -52,6 +53,7 @@ FILE_READERS: Final[tuple[FileReader, ...]] = (
     AndroidZip(),
     OcsfParquet(),
     CanonicalParquet(),
+    CanonicalArrow(),
     NetflowExport(),
     NetstatsBinary(),
     CanonicalNdjson(),

@@ -21,6 +21,7 @@ from relaywatch.model.schemas import Direction, Observability, SignalKind
 from relaywatch.model.tables import Batch, batch
 from relaywatch.sources.columns import canonical_addresses, column, text
 from relaywatch.sources.compression import open_content, read_head
+from relaywatch.sources.lines import Piece
 from relaywatch.sources.reading import Head, Reading, Tally
 from relaywatch.sources.zeek_dhcp import leases
 from relaywatch.sources.zeek_ends import LOCAL, ORIG, RESP, host_name, provenance, with_ends
@@ -92,8 +93,8 @@ class ZeekConn:
         return log_kind(head) == "conn"
 
     def read(self, path: Path, stream: BinaryIO, reading: Reading) -> Iterator[Batch]:
-        """Flows of this conn.log, then what was watched."""
-        logs, tls = _logs(path.parent), TlsNames()
+        """Flows of this conn.log, then what was watched. Of a piece of a growing log the siblings are not read."""
+        logs, tls = {} if isinstance(stream, Piece) else _logs(path.parent), TlsNames()
         beside, aside = replace(reading, tally=Tally()), reading.quarantine.total
         for _ in _each(logs.get("http", []), beside, partial(http_signals, names=tls)):
             pass
