@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -167,7 +167,7 @@ def _as_lines(events: Sequence[Event]) -> None:
     sys.stdout.flush()
 
 
-def _shown(time: str, status: str, finding: Any) -> str:
+def _shown(time: str, status: str, finding: Mapping[str, Any]) -> str:
     """A finding's news in a line."""
     app_name = finding["app"]["package"] or finding["app"]["uid"] or "app not known"
     verdict = str(finding["verdict"]).replace("_", " ")
