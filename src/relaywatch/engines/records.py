@@ -21,7 +21,7 @@ from relaywatch.model.schemas import Observability
 from relaywatch.model.tables import Batch
 
 Records = npt.NDArray[np.void]
-Codes = npt.NDArray[np.uint32]
+AppCodes = npt.NDArray[np.uint32]
 
 WORD: Final = 8
 
@@ -108,7 +108,7 @@ class AppKey(NamedTuple):
 
 
 class Registry:
-    """Codes of the devices, apps and sources met so far; grows with them, never with the number of records."""
+    """AppCodes of the devices, apps and sources met so far; grows with them, never with the number of records."""
 
     def __init__(self) -> None:
         self.devices: dict[str, int] = {}
@@ -133,7 +133,7 @@ class Registry:
     def app_codes(
         self, devices: npt.NDArray[np.uint32], packages: npt.NDArray[np.uint32], uids: npt.NDArray[np.uint32]
     ) -> npt.NDArray[np.uint32]:
-        """Codes of app identities, given row by row as codes of `devices`, `packages` and `uids`.
+        """AppCodes of app identities, given row by row as codes of `devices`, `packages` and `uids`.
 
         Raises RelaywatchError where there are more of them than a key has room for.
         """
@@ -190,7 +190,7 @@ class Registry:
         return self._keys, self._codes
 
     def restore(
-        self, names: Mapping[str, Sequence[str]], uids: Sequence[int], keys: npt.NDArray[np.uint64], codes: Codes
+        self, names: Mapping[str, Sequence[str]], uids: Sequence[int], keys: npt.NDArray[np.uint64], codes: AppCodes
     ) -> None:
         """Take what another registry held: its devices, sources, packages and uids in order, and what `codes` gave."""
         for kind in ("devices", "sources", "packages"):
@@ -212,7 +212,7 @@ class Registry:
         keys, low = self._by_code()[codes], np.uint64(_LOW)
         return ((keys >> _PACKAGE_BITS) & low).astype(np.uint32), (keys & low).astype(np.uint32)
 
-    def app_devices(self, codes: Codes) -> Codes:
+    def app_devices(self, codes: AppCodes) -> AppCodes:
         """Device codes of app codes."""
         return np.asarray(self._by_code()[codes] >> _DEVICE_BITS, np.uint32)
 
@@ -304,7 +304,7 @@ def _numbers(column: pa.Array, *, missing: int = NOT_KNOWN) -> npt.NDArray[Any]:
 
 
 def _dictionary(column: pa.DictionaryArray) -> tuple[npt.NDArray[np.int64], list[str | None]]:
-    """Codes into the column's values; null is the code after the last."""
+    """AppCodes into the column's values; null is the code after the last."""
     values = column.dictionary.to_pylist()
     codes = pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes, [*values, None]
