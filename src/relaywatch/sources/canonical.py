@@ -96,9 +96,9 @@ class CanonicalParquet:
                 size, rows_in_all, told = path.stat().st_size, max(file.metadata.num_rows, 1), 0
                 for rows in file.iter_batches(ROWS, columns=columns):
                     reading.tally.met(rows.num_rows)
-                    fitted = _fitted(table, rows, row, path, reading.quarantine)
-                    reading.tally.with_rows += fitted.rows.num_rows
-                    yield fitted
+                    sound = fitted(table, rows, row, path, reading.quarantine)
+                    reading.tally.with_rows += sound.rows.num_rows
+                    yield sound
                     row += rows.num_rows
                     share = size * (row - 1) // rows_in_all
                     reading.progress(share - told)
@@ -142,7 +142,7 @@ def _check_expansion(path: Path, metadata: pq.FileMetaData, schema: pa.Schema) -
         )
 
 
-def _fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:
+def fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, quarantine: Quarantine) -> Batch:
     """The rows in the canonical schema, without those that do not fit."""
     schema = TABLES[table]
     columns, good, reasons = [], np.ones(rows.num_rows, np.bool_), {}
