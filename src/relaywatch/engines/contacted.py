@@ -78,7 +78,7 @@ class Contacted:
             packages, _ = self._registry.app_parts(apps[day].astype(np.uint32))
             devices = self._registry.app_devices(apps[day].astype(np.uint32))
             for code, package in codes.items():
-                installs.installed((day, package), devices[packages == code].tolist())
+                installs.installed_on((day, package), len(np.unique(devices[packages == code])))
         own = self.table().filter(pl.col("day").is_in(days) & pl.col("package").is_in(list(codes)))
         reached = own.join(followed(own, names, wanted), on=["name", "remote"])
         named = reached.with_columns(pl.col("package").replace_strict(codes, return_dtype=pl.String))

@@ -36,6 +36,7 @@ class Installs:
     def __init__(self, wanted: Mapping[Packaged, Iterable[str]]) -> None:
         """wanted: the parties to follow, by day and package."""
         self._devices: dict[Packaged, set[int]] = {package: set() for package in wanted}
+        self._counted: dict[Packaged, int] = {}
         # Of the devices that contact a party the first and last by name: two of them tell any third it is not alone.
         self._contacts: dict[Packaged, dict[str, tuple[str, ...]]] = {
             package: dict.fromkeys(_sampled(set(parties)), ()) for package, parties in wanted.items()
@@ -48,6 +49,10 @@ class Installs:
         """These devices, by code, have the package; packages that nobody asked for are passed over."""
         if package in self._devices:
             self._devices[package].update(devices)
+
+    def installed_on(self, package: Packaged, devices: int) -> None:
+        """So many devices have the package, where they were counted elsewhere and not given by name."""
+        self._counted[package] = devices
 
     def contacted(self, contacts: pl.DataFrame) -> None:
         """Take in contacts: day, package, device, party. Those that nobody asked for are passed over."""
@@ -64,7 +69,8 @@ class Installs:
         followed = self._contacts.get(package, {})
         compared = [followed[who] for who in set(parties) if who in followed]
         alone = sum(not set(devices) - {device} for devices in compared)
-        return OtherInstalls(len(self._devices.get(package, ())), len(compared), alone)
+        devices = self._counted.get(package, len(self._devices.get(package, ())))
+        return OtherInstalls(devices, len(compared), alone)
 
 
 def _sampled(parties: Collection[str]) -> Collection[str]:

@@ -14,7 +14,7 @@ from relaywatch.detection.discovery import relay_bar
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.arrangement import Arranged, arrange
 from relaywatch.engines.cases import Case, stretch_cases
-from relaywatch.engines.records import NO_UID, AppKey, Records, Registry
+from relaywatch.engines.records import NO_UID, AppKey, Codes, Records, Registry
 from relaywatch.engines.stretches import evidence_of_day
 from relaywatch.engines.unlaid import rests_on_nobody, whole_devices
 from relaywatch.outputs.summary import NotJudged
@@ -106,7 +106,7 @@ def evidence_of(cases: Iterable[Case], day: int) -> Floats:
 
 
 def judge_part(
-    flows: Records, volumes: Records, signals: Records, registry: Registry, settings: Settings, tables: Tables
+    flows: Records, volumes: Records, signals: Records, registry: Codes, settings: Settings, tables: Tables
 ) -> Part:
     """Judge every app's day in these records, which must be all that there are of each of its stretches."""
     ranks = registry.source_ranks()
@@ -125,7 +125,7 @@ def _told(arranged: Arranged, signals: Records, ranks: Ints, settings: Settings,
 
 
 def _of_whole_devices(
-    flows: Records, volumes: Records, signals: Records, registry: Registry, settings: Settings, tables: Tables
+    flows: Records, volumes: Records, signals: Records, registry: Codes, settings: Settings, tables: Tables
 ) -> list[Case]:
     """Cases whose client side is accepted sessions of nobody, found among all connections of their device."""
     whole, ranks = whole_devices(flows, registry), registry.source_ranks()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -21,7 +21,7 @@ from relaywatch.engines import shards
 from relaywatch.engines.cases import Case
 from relaywatch.engines.findings import Directory, Draft, draft_of
 from relaywatch.engines.identities import renamed
-from relaywatch.engines.installs import Packaged, installs_of
+from relaywatch.engines.installs import Installs, Packaged, installs_of
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.inventory import ByPlace, inventory_index
 from relaywatch.engines.judging import Judged, Part, judge_part, not_judged
@@ -35,6 +35,8 @@ from relaywatch.outputs.summary import HuntSummary
 from relaywatch.sources.discovery import discover
 
 LISTED_NOT_JUDGED: Final = 1_000
+AskInstalls = Callable[[Mapping[Packaged, set[str]]], Installs]
+"""What installs contact of the wanted parties, by day and package."""
 ONLY_COUNTED: Final = "only its byte counters are seen, none of its connections"
 
 
@@ -116,13 +118,16 @@ def _judge_shard(shard: int, intake: Intake, plan: Hunt) -> tuple[Part, Ints]:
     return judge_part(flows, volumes, signals, intake.registry, plan.settings, plan.tables), counted
 
 
-def findings_of(judged: Judged, view: View, plan: Hunt) -> list[Finding]:
-    """The findings of what was judged, gravest and most certain first."""
-    cases, intake = judged.cases, view.intake
+def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None = None) -> list[Finding]:
+    """The findings of what was judged, gravest and most certain first.
+
+    ask: for what installs contact, where the view does not hold the flows of all of them.
+    """
+    cases = judged.cases
     bars = judged.bars(plan.settings)
     directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
-    decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, intake)]
+    decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, ask or _installs_in(view.intake))]
     return sorted(decided, key=_gravity)
 
 
@@ -150,20 +155,24 @@ def directory_of(
     )
 
 
-def _completed(drafts: Sequence[Draft], intake: Intake) -> Iterator[Finding]:
+def _completed(drafts: Sequence[Draft], ask: AskInstalls) -> Iterator[Finding]:
     """The findings of the drafts, with what other installs of their apps contact."""
     wanted: dict[Packaged, set[str]] = {}
     for draft in drafts:
         package, parties = draft.compared
         if parties:
             wanted.setdefault(package, set()).update(parties)
-    parts = (intake.flows.read(shard) for shard in range(shards.SHARDS))
-    installs = installs_of(parts, intake.registry, intake.names, wanted)
+    installs = ask(wanted)
     for draft in drafts:
         package, parties = draft.compared
         finding = draft.finding(installs.beside(package, draft.key.device, parties))
         if finding is not None:
             yield finding
+
+
+def _installs_in(intake: Intake) -> AskInstalls:
+    parts = (intake.flows.read(shard) for shard in range(shards.SHARDS))
+    return lambda wanted: installs_of(parts, intake.registry, intake.names, wanted)
 
 
 def _gravity(finding: Finding) -> tuple[int, float, str, str, str]:

@@ -7,7 +7,7 @@ kept apart (engines.names). So a record is 88 bytes, whatever the names.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -105,6 +105,18 @@ class AppKey(NamedTuple):
     device: str
     package: str
     uid: int
+
+
+class Codes(Protocol):
+    """What a judgement asks of the codes in records: a Registry answers it, and whoever gave codes by other means."""
+
+    def source_ranks(self) -> npt.NDArray[np.int64]:
+        """Place of each source among all, by code."""
+        ...
+
+    def anonymous(self, codes: npt.NDArray[np.uint32], /) -> npt.NDArray[np.bool_]:
+        """Whether neither package nor uid is known, by app code."""
+        ...
 
 
 class Registry:

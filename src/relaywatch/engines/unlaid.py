@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 
 from relaywatch.engines.cases import Case
-from relaywatch.engines.records import Records, Registry
+from relaywatch.engines.records import Codes, Records
 from relaywatch.model.schemas import Direction
 
 LEAST_SHARE = 0.5
 """Share of an episode's client legs that must be such sessions: others are told by their own app."""
 
 
-def whole_devices(flows: Records, registry: Registry) -> Records:
+def whole_devices(flows: Records, registry: Codes) -> Records:
     """All flows, as of one unknown app, of each device with accepted sessions of nobody beside flows of known apps."""
     hidden = registry.anonymous(flows["app"])
     of_nobody = flows[hidden & (flows["direction"] == Direction.INBOUND)]
@@ -28,7 +28,7 @@ def whole_devices(flows: Records, registry: Registry) -> Records:
     return found
 
 
-def rests_on_nobody(case: Case, flows: Records, registry: Registry) -> bool:
+def rests_on_nobody(case: Case, flows: Records, registry: Codes) -> bool:
     """Whether the case's client side is mostly accepted sessions that no app is known for. flows: as they were."""
     if case.episode is None:
         return False

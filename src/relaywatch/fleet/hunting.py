@@ -1,0 +1,193 @@
+"""A hunt of a fleet: executors sieve, Spark fetches the rows of what they found, the driver judges these as a file."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as sql
+
+from relaywatch.engines.intake import Intake, without_allowed
+from relaywatch.engines.local import AskInstalls, Hunt, findings_of, judge
+from relaywatch.engines.view import View
+from relaywatch.fleet import columns
+from relaywatch.fleet.installs import installs_of
+from relaywatch.fleet.sieve import RESULT_SQL, AppDay, Told, sieve
+from relaywatch.model.destination_list import DestinationList
+from relaywatch.model.finding import Finding
+from relaywatch.model.quarantine import Quarantine
+from relaywatch.model.schemas import TABLES
+from relaywatch.model.tables import Batch, TableName
+from relaywatch.sources.canonical import CanonicalParquet, fitted
+
+KEYS: Final = ("day", "device", "package", "uid")
+_KEYS: Final = pa.schema([("day", pa.int32()), ("device", pa.int64()), ("package", pa.int64()), ("uid", pa.int32())])
+_FLOW: Final = pa.schema([("device", pa.int64()), ("origin", pa.int64()), ("flow_id", pa.int64())])
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a hunt of a fleet read and judged.
+
+    judged: app-days by day since epoch; cases: app-days that the driver looked at; rows: of flows and volumes; unfit:
+    rows that do not fit the schema, left out; duplicates, unused: as in a hunt of files; silent, counted: app-days that
+    could not be judged, having no byte counts, or no connection seen.
+    """
+
+    judged: Mapping[int, int]
+    cases: int
+    rows: Mapping[str, int]
+    unfit: int
+    duplicates: int
+    unused: int
+    silent: int
+    counted: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FleetResult:
+    """Findings, gravest and most certain first, and what was read."""
+
+    findings: list[Finding]
+    account: Account
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """A fleet's telemetry: canonical tables as Spark DataFrames, of one kind of source and under one name a device.
+
+    formats: name of the format by source, where it is known.
+    """
+
+    flows: DataFrame
+    volumes: DataFrame | None = None
+    signals: DataFrame | None = None
+    inventory: DataFrame | None = None
+    formats: Mapping[str, str] = field(default_factory=dict)
+
+    def canonical(self, allowed: DestinationList) -> Fleet:
+        """The tables in the canonical schema, without flows dialled to allowed destinations.
+
+        Raises RelaywatchError where a required column is missing.
+        """
+        tables = {
+            name: None if frame is None else columns.canonical(frame, name)
+            for name, frame in (("volumes", self.volumes), ("signals", self.signals), ("inventory", self.inventory))
+        }
+        flows = columns.canonical(self.flows, "flows")
+        if allowed:
+            flows = flows.mapInArrow(_not_allowed(allowed), flows.schema)
+        return Fleet(flows, **tables, formats=self.formats)
+
+
+def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None = None) -> FleetResult:
+    """Judge every app's day of a fleet: the findings of a hunt of the same rows as files.
+
+    partitions: tasks that judge; None leaves it to adaptive execution. Raises RelaywatchError where a table lacks a
+    required column.
+    """
+    started = time.monotonic()
+    sound = fleet.canonical(plan.settings.allowed_destinations)
+    words = columns.packed(sound.flows, sound.volumes)
+    place = (sql.col("device"), sql.col("uid_day").bitwiseAND(0xFFFF_FFFF))
+    parted = words.repartition(*place) if partitions is None else words.repartition(partitions, *place)
+    told = parted.mapInArrow(sieve(plan.settings, plan.tables), RESULT_SQL).toArrow()
+    cases, judged, counts = told_in(told)
+    rows = rows_of(spark, sound, cases)
+    findings = conclude(rows, judged, plan, sound.formats, lambda wanted: installs_of(spark, sound.flows, wanted))
+    return FleetResult(findings, account_of(cases, judged, counts, started))
+
+
+def told_in(told: pa.Table) -> tuple[set[AppDay], Counter[int], Counter[str]]:
+    """What the rows of sieve.RESULT tell: cases, apps judged by day, counts of the others."""
+    cases: set[AppDay] = set()
+    judged: Counter[int] = Counter()
+    counts: Counter[str] = Counter()
+    for what, day, device, package, uid, number in zip(*(told[name].to_pylist() for name in told.column_names), strict=True):
+        if what == Told.CASE:
+            cases.add(AppDay(day, device, package, uid))
+        elif what == Told.JUDGED:
+            judged[day] += number
+        else:
+            counts[what] += number
+    return cases, judged, counts
+
+
+def account_of(cases: set[AppDay], judged: Counter[int], counts: Counter[str], started: float) -> Account:
+    """The account of what sieves told. started: monotonic clock, s, at which the hunt began."""
+    return Account(
+        judged=dict(sorted(judged.items())),
+        cases=len(cases),
+        rows={name: counts[name] for name in (Told.FLOWS, Told.VOLUMES)},
+        unfit=counts[Told.UNFIT],
+        duplicates=counts[Told.DUPLICATES],
+        unused=counts[Told.UNUSED],
+        silent=counts[Told.SILENT],
+        counted=counts[Told.COUNTED],
+        seconds=time.monotonic() - started,
+    )
+
+
+def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch]:
+    """All rows of the cases: their flows, these flows' volumes, signals and inventory of their devices."""
+    if not cases:
+        return []
+    keys = sql.broadcast(spark.createDataFrame(pa.Table.from_pylist([case._asdict() for case in cases], _KEYS)))
+    named = {"day": columns.flow_day(), "device": columns.device(), "package": columns.package(), "uid": columns.uid()}
+    flows = fleet.flows.where("fits").withColumns(named).join(keys, on=list(KEYS), how="left_semi")
+    kept = flows.select(*TABLES["flows"].names, "device", columns.source().alias("origin")).toArrow()
+    batches = _batches("flows", kept)
+    devices = sql.broadcast(spark.createDataFrame(kept.select(["device_uid"]).group_by("device_uid").aggregate([])))
+    if fleet.volumes is not None:
+        held = fleet.volumes.where("fits").withColumns({"device": columns.device(), "origin": columns.source()})
+        of = spark.createDataFrame(kept.select(_FLOW.names))
+        batches += _batches("volumes", held.join(of, on=_FLOW.names, how="left_semi").toArrow())
+    if fleet.signals is not None:
+        batches += _batches("signals", fleet.signals.join(devices, on="device_uid", how="left_semi").toArrow())
+    if fleet.inventory is not None:
+        batches += _batches("inventory", fleet.inventory.join(devices, on="device_uid", how="left_semi").toArrow())
+    return batches
+
+
+def _batches(table: TableName, rows: pa.Table) -> list[Batch]:
+    """Rows in the canonical schema, as the readers of files give them."""
+    own = rows.select(TABLES[table].names).combine_chunks().to_batches()
+    return [fitted(table, part, 1, Path(table), Quarantine()) for part in own]
+
+
+def conclude(
+    rows: Sequence[Batch], judged: Mapping[int, int], plan: Hunt, formats: Mapping[str, str], ask: AskInstalls
+) -> list[Finding]:
+    """The findings of the rows of cases. judged: apps judged on each day in all; ask: for the fleet's installs."""
+    with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
+        view = View(Intake(Path(folder), DestinationList.parse(())), Quarantine())
+        for batch in rows:
+            view.intake.add(batch)
+        view.intake.seal()
+        names = view.intake.registry.source_names()
+        view.formats = {name: formats.get(name, CanonicalParquet.name) for name in names}
+        found = judge(view.intake, plan)
+        found.apps = Counter(judged)
+        return findings_of(found, view, plan, ask)
+
+
+def _not_allowed(allowed: DestinationList) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A function for mapInArrow: flows without those dialled to allowed destinations."""
+
+    def kept(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            texts = ("remote_hostname", "remote_ip")
+            asked = {name: batch[name].dictionary_encode() for name in texts}
+            asked |= {"direction_id": batch["direction_id"], "row": pa.array(range(batch.num_rows))}
+            rows = without_allowed(pa.RecordBatch.from_pydict(asked), allowed)
+            yield batch.take(rows["row"])
+
+    return kept
