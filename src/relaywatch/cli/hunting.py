@@ -6,7 +6,7 @@ import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 from rich.console import Console
@@ -51,15 +51,17 @@ def hunt_command(
 
     Exit status: 0 no finding, 1 findings, 2 unusable input, 3 some records could not be read (findings or not).
     """
-    if as_json and as_ocsf:
-        raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
-    if html is not None:
-        _check_page(html)
+    check_outputs(as_json=as_json, as_ocsf=as_ocsf, html=html)
     settings = load(settings_file, overrides or ())
     exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
     enrichment = load_enrichment(asn, indicators)
     with Bar(Console(stderr=True)) as bar:
         result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
+    shown(result, as_json=as_json, as_ocsf=as_ocsf, html=html)
+
+
+def shown(result: HuntResult, *, as_json: bool, as_ocsf: bool, html: Path | None) -> NoReturn:
+    """Write what a hunt found, remember it for `explain`, and leave with its status."""
     lines = list(map(json_line, result.findings))
     _remember(lines)
     if as_json:
@@ -77,6 +79,14 @@ def hunt_command(
 
         write_report(result.findings, result.summary, html)
     raise typer.Exit(_status(result))
+
+
+def check_outputs(*, as_json: bool, as_ocsf: bool, html: Path | None) -> None:
+    """Refuse outputs that cannot be before hours of reading, not after."""
+    if as_json and as_ocsf:
+        raise typer.BadParameter("--json and --ocsf both write to standard output: choose one")
+    if html is not None:
+        _check_page(html)
 
 
 def _check_page(path: Path) -> None:

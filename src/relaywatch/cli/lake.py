@@ -1,10 +1,11 @@
-"""The commands about the lake: import, compact, show."""
+"""The commands about the lake: import, compact, show, hunt."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Paths, app, tell
+from relaywatch.cli.hunting import check_outputs, shown
+from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Overrides, Paths, SettingsFile, app, tell
+from relaywatch.detection.settings import load
+from relaywatch.engines.lake_hunt import Selection, hunt_lake
+from relaywatch.engines.local import Hunt
+from relaywatch.enrichment.loading import load_enrichment
+from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.lake.compacting import compact
 from relaywatch.lake.importing import ImportAccount, import_telemetry
 from relaywatch.lake.lake import Lake
@@ -168,3 +175,47 @@ def _interruptible(folder: Path) -> Iterator[None]:
     except KeyboardInterrupt:
         tell(f"interrupted; {folder} is as the last published change left it. Run it again for the rest.")
         raise SystemExit(Exit.INTERRUPTED) from None
+
+
+@lake_app.command(name="hunt")
+def hunt_command(
+    *,
+    folder: LakeFolder,
+    days: Annotated[
+        list[datetime] | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only this UTC day; may be repeated")
+    ] = None,
+    devices: Annotated[list[str] | None, typer.Option("--device", help="Only this device; may be repeated")] = None,
+    as_json: AsJson = False,
+    as_ocsf: Annotated[
+        bool, typer.Option("--ocsf", help="OCSF Detection Findings as NDJSON on standard output")
+    ] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page")] = None,
+    settings_file: SettingsFile = None,
+    overrides: Overrides = None,
+    exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
+    asn: Annotated[
+        Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")
+    ] = None,
+    indicators: Annotated[
+        Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
+    ] = None,
+) -> None:
+    """Find relays in a lake, or in some days and devices of it, of which only these are read.
+
+    Exit status: 0 no finding, 1 findings, 2 unusable lake.
+    """
+    check_outputs(as_json=as_json, as_ocsf=as_ocsf, html=html)
+    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    chosen = Selection(
+        None if not days else frozenset(day.date() for day in days), frozenset(devices) if devices else None
+    )
+    with Bar(Console(stderr=True)) as bar:
+        plan = Hunt(
+            load(settings_file, overrides or ()),
+            exceptions,
+            datetime.now(UTC),
+            watcher=bar,
+            enrichment=load_enrichment(asn, indicators),
+        )
+        result = hunt_lake(Lake.open(folder), plan, chosen)
+    shown(result, as_json=as_json, as_ocsf=as_ocsf, html=html)

@@ -157,10 +157,11 @@ def _silent(arranged: Arranged) -> Ints:
 def not_judged(apps: Ints, registry: Registry, reason: str) -> list[NotJudged]:
     """The apps with the reason why they could not be judged."""
     keys = registry.app_keys(apps.astype(np.uint32)).values()
-    return [NotJudged(key.device, _named(key), reason) for key in keys]
+    return [NotJudged(key.device, app_name(key), reason) for key in keys]
 
 
-def _named(key: AppKey) -> str:
+def app_name(key: AppKey) -> str:
+    """What an app is called where it is told of: its package, or else its uid."""
     if key.package:
         return key.package
     return "unknown app" if key.uid == NO_UID else f"uid {key.uid}"

@@ -37,6 +37,7 @@ from relaywatch.sources.discovery import discover
 LISTED_NOT_JUDGED: Final = 1_000
 AskInstalls = Callable[[Mapping[Packaged, set[str]]], Installs]
 """What installs contact of the wanted parties, by day and package."""
+NO_BYTES: Final = "no flow has byte counts"
 ONLY_COUNTED: Final = "only its byte counters are seen, none of its connections"
 
 
@@ -127,7 +128,9 @@ def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None 
     bars = judged.bars(plan.settings)
     directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
-    decided = [apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, ask or _installs_in(view.intake))]
+    decided = [
+        apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, ask or _installs_in(view.intake))
+    ]
     return sorted(decided, key=_gravity)
 
 

@@ -108,12 +108,17 @@ def read_view(
     watcher.reading(sum(unit.size_bytes for unit in units))
     for unit in units:
         view.reads.append(_read(unit, view, device, watcher, profiled=profiled))
+    joined(view)
+    return view
+
+
+def joined(view: View) -> None:
+    """Nothing more is read: join what the sources of the view say."""
     view.intake.seal()
     view.identity = unify(view.intake.identities, view.intake.tables, view.intake.registry, view.intake.names)
     if len(set(view.formats.values())) > 1 or view.intake.sockets_met:
         _join(view)
     view.devices, view.apps = _counts(view)
-    return view
 
 
 def _counts(view: View) -> tuple[int, int]:

@@ -111,7 +111,9 @@ def told_in(told: pa.Table) -> tuple[set[AppDay], Counter[int], Counter[str]]:
     cases: set[AppDay] = set()
     judged: Counter[int] = Counter()
     counts: Counter[str] = Counter()
-    for what, day, device, package, uid, number in zip(*(told[name].to_pylist() for name in told.column_names), strict=True):
+    for what, day, device, package, uid, number in zip(
+        *(told[name].to_pylist() for name in told.column_names), strict=True
+    ):
         if what == Told.CASE:
             cases.add(AppDay(day, device, package, uid))
         elif what == Told.JUDGED:

@@ -100,6 +100,19 @@ class Lake:
         part = _daily(table, day, shard)
         return [self._file_rows(file, part, columns, devices) for file in self._of(part)]
 
+    def files(self, table: TableName, day: date, shard: int) -> list[Path]:
+        """The files of a partition of flows or volumes."""
+        return [self.folder / stored.path for stored in self._of(_daily(table, day, shard))]
+
+    def has_first_seen(self) -> bool:
+        """Whether some flow's start is only when it was first seen (start_observability), by the files' statistics."""
+        for day, shard in self.partitions("flows"):
+            for stored in self._of(_daily("flows", day, shard)):
+                with damage_told(self.folder / stored.path), opened(self.folder / stored.path, "flows") as file:
+                    if any(_has_values(file.metadata.row_group(n)) for n in range(file.num_row_groups)):
+                        return True
+        return False
+
     def signals(self, shard: int, devices: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
         """Signals of a shard, of all days; as `read`."""
         return self._rows(Partition("signals", None, shard), None, devices)
@@ -185,6 +198,13 @@ def _daily(table: TableName, day: date, shard: int) -> Partition:
 def _of_shard(devices: Collection[str], shard: int | None) -> list[str]:
     """Those of the devices that the shard can hold, in the order of files."""
     return sorted((name for name in devices if shard is None or shard_of(name) == shard), key=str.encode)
+
+
+def _has_values(group: pq.RowGroupMetaData) -> bool:
+    """Whether the row group may hold a value of start_observability."""
+    columns = [group.column(number) for number in range(group.num_columns)]
+    spans = [each.statistics for each in columns if each.path_in_schema == "start_observability"]
+    return any(span is None or span.null_count < group.num_rows for span in spans)
 
 
 def _may_hold(group: pq.RowGroupMetaData, wanted: list[str]) -> bool:
