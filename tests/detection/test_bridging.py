@@ -6,9 +6,17 @@ from flow_columns import Flow, flow_columns
 from hypothesis import given
 from hypothesis import strategies as st
 
-from relaywatch.detection.bridging import conservation, score_bridging
+from relaywatch.detection.bridging import (
+    EARLY_S,
+    NO_MATCH,
+    TOGETHER_S,
+    conservation,
+    own_match,
+    pair_score,
+    score_bridging,
+)
 from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED
-from relaywatch.detection.columns import OVERHEAD
+from relaywatch.detection.columns import OVERHEAD, group_of
 
 WINDOW_S, UPLINK = 10.0, 4096.0
 SURE = 11.6
@@ -187,3 +195,28 @@ def test_order_of_flows_that_start_together_does_not_matter(random):
 
 def rng() -> np.random.Generator:
     return np.random.default_rng(1604)
+
+
+@given(st.integers(0, 2**32 - 1), st.booleans())
+def test_pairs_ruled_out_unscored_are_never_the_best(seed, inbound):
+    rng = np.random.default_rng(seed)
+    rows = [
+        Flow(
+            start=float(rng.uniform(0, 30)),
+            end=float(rng.uniform(30, 60)),
+            bytes_out=float(rng.lognormal(6, 2)),
+            bytes_in=float(rng.lognormal(7, 2)),
+            inbound=bool(inbound and k % 4 == 0),
+            remote=int(rng.integers(1, 6)),
+        )
+        for k in range(40)
+    ]
+    columns = flow_columns(rows)
+    group = group_of(columns, 0)
+    legs = np.flatnonzero(group.side == group.side[0])
+    found = own_match(group, legs, legs, WINDOW_S)[0]
+    for leg, best in zip(legs.tolist(), found.tolist(), strict=True):
+        near = np.abs(group.end - group.end[leg]) <= TOGETHER_S if not group.inbound[leg] else np.zeros(40, bool)
+        soon = (group.start >= group.start[leg] - EARLY_S) & (group.start <= group.start[leg] + WINDOW_S)
+        every = [pair_score(group, leg, row, WINDOW_S) for row in np.flatnonzero(near | soon).tolist()]
+        assert best == max([NO_MATCH, *every])

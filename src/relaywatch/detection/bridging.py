@@ -120,22 +120,21 @@ def _timing(lag: float, end_gap: float, window: float, datagrams: bool) -> float
 
 
 def _most_conserved(centre: float, scale: float, weight: float) -> Floats:
-    """Upper bound of _conserved by size and by distance from 0 (natural logs, in bins); none for the last distances."""
+    """Upper bound of _conserved by size and by distance from 0 (natural logs, in bins; the last is of all beyond)."""
     distance = np.arange(DISTANCE_BINS) * DISTANCE_BIN
-    off = np.maximum(distance - centre, 1e-9)
+    further = np.append(distance[1:], np.inf)
+    off = np.maximum(distance - centre, 0.0)
     low, high = (np.exp(np.arange(k, SIZE_BINS + k)[:, None] * SIZE_BIN).clip(OVERHEAD) for k in (0, 1))
-    least = scale + OVERHEAD / high
-    # Of all scales from the least on, the one that is the distance itself is highest there.
-    peak = np.where(off < least, np.exp(-off / least) / (2.0 * least), np.exp(-1.0) / (2.0 * off))
+    # Of the scales of these sizes the one nearest to the distance is highest there.
+    nearest = np.clip(off, scale + OVERHEAD / high, scale + OVERHEAD / low)
+    peak = np.exp(-off / nearest) / (2.0 * nearest)
     base = (1.0 - weight * (low - OVERHEAD) / (low - OVERHEAD + SMALL)) * 0.3989 * np.exp(-0.5 * distance**2)
     most = weight * (high - OVERHEAD) / (high - OVERHEAD + SMALL) * peak + base + 1e-6
-    highest = np.log(most / (0.19947 * np.exp(-0.125 * (distance + DISTANCE_BIN) ** 2) + 1e-4))
-    highest[:, -1] = np.inf
-    return np.asarray(highest)
+    return np.asarray(np.log(most / (0.19947 * np.exp(-0.125 * further**2) + 1e-4)))
 
 
 DISTANCE_BIN: Final = 0.0625
-DISTANCE_BINS: Final = 64
+DISTANCE_BINS: Final = 128
 SIZE_BIN: Final = 0.5
 SIZE_BINS: Final = 32
 LAG_BIN: Final = 0.05

@@ -78,8 +78,11 @@ def score_totals(flows: FlowColumns, uplink: float) -> Flags:
     """Whether each group has a client side that the flows beside it could have fed. uplink: UplinkBytesThreshold."""
     groups = len(flows.offsets) - 1
     result = np.zeros(groups, np.bool_)
+    least = max(LEAST_BYTES, uplink)
     for g in range(groups):
-        if flows.offsets[g + 1] - flows.offsets[g] > FEWEST_PARTIES:
+        a, b = flows.offsets[g], flows.offsets[g + 1]
+        # Most apps send less than any link must have sent.
+        if b - a > FEWEST_PARTIES and np.maximum(flows.bytes_out[a:b], 0.0).sum() >= least:
             result[g] = _fed_side(group_of(flows, g), uplink)[0] != NONE
     return result
 

@@ -30,7 +30,7 @@ from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number, shard_of
 from relaywatch.model.errors import LakeError
 from relaywatch.model.quarantine import Quarantine
-from relaywatch.model.schemas import Direction
+from relaywatch.model.schemas import TABLES, Direction
 from relaywatch.model.tables import Batch, TableName
 from relaywatch.outputs.summary import HuntSummary, NotJudged, UnitRead
 
@@ -200,27 +200,58 @@ def _distinct(parts: list[Keys]) -> int:
 def _installs(lake: Lake, places: list[Place], chosen: Selection, wanted: Mapping[Packaged, set[str]]) -> Installs:
     """What installs contact of the wanted parties, looked up in the lake."""
     installs = Installs(wanted)
-    for day in sorted({day for day, _ in wanted}):
-        packages = [package for number, package in wanted if number == day]
-        files = [path for when, shard in places if day_number(when) == day for path in lake.files("flows", when, shard)]
-        flows = pl.scan_parquet(files).select(
-            pl.col("device_uid", "android_package", "remote_hostname", "remote_ip").cast(pl.String), "direction_id"
-        )
-        own = flows.filter(pl.col("android_package").is_in(packages))
-        if chosen.devices is not None:
-            own = own.filter(pl.col("device_uid").is_in(sorted(chosen.devices)))
-        device, package = pl.col("device_uid"), pl.col("android_package").alias("package")
-        for name, count in own.group_by(package).agg(device.n_unique()).collect(engine="streaming").iter_rows():
-            installs.installed_on((day, name), count)
-        dialled = own.filter(pl.col("direction_id") != int(Direction.INBOUND))
-        ends = dialled.group_by(package, "remote_hostname", "remote_ip").agg(first=device.min(), last=device.max())
-        met = ends.collect(engine="streaming")
-        places_met = met.select("remote_hostname", "remote_ip").iter_rows()
-        parties = [party(host, address or "") for host, address in places_met]
-        told = met.with_columns(day=pl.lit(day, pl.Int32), party=pl.Series(parties, dtype=pl.String))
-        for end in ("first", "last"):
-            installs.contacted(told.select("day", "package", pl.col(end).alias("device"), "party"))
+    days, flows = {day for day, _ in wanted}, set(lake.partitions("flows"))
+    asked = [place for place in places if place in flows and day_number(place[0]) in days]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = list(pool.map(lambda place: _contacts(lake, place, chosen, wanted), asked))
+    if not found:
+        return installs
+    for day, package, count in pl.concat([had for had, _ in found]).group_by("day", "package").sum().iter_rows():
+        installs.installed_on((day, package), count)
+    met = pl.concat([ends for _, ends in found])
+    ends = met.select("name", "remote").unique()
+    parties = [party(host, address or "") for host, address in ends.iter_rows()]
+    told = met.join(
+        ends.with_columns(party=pl.Series(parties, dtype=pl.String)), on=["name", "remote"], nulls_equal=True
+    )
+    for end in ("first", "last"):
+        installs.contacted(told.select("day", "package", pl.col(end).alias("device"), "party"))
     return installs
+
+
+_WHOM = ("device_uid", "android_package", "remote_hostname", "remote_ip")
+
+
+def _contacts(
+    lake: Lake, place: Place, chosen: Selection, wanted: Mapping[Packaged, set[str]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Of one partition: how many devices have each wanted package, and the first and last that contact each end."""
+    day = day_number(place[0])
+    packages = [package for number, package in wanted if number == day]
+    batches = list(lake.read("flows", *place, [*_WHOM, "direction_id"], chosen.devices))
+    schema = pa.schema([TABLES["flows"].field(name) for name in (*_WHOM, "direction_id")])
+    none = pa.RecordBatch.from_pylist([], schema)
+    rows = pa.Table.from_batches([*batches, none], schema).unify_dictionaries().combine_chunks()
+    texts = {name: pl.Series(rows[name].chunk(0).dictionary, dtype=pl.String) for name in _WHOM}
+    codes = pl.DataFrame({name: rows[name].chunk(0).indices for name in _WHOM}).with_row_index()
+    own = codes.filter(pl.col("android_package").is_in(texts["android_package"].is_in(packages).arg_true()))
+    had = own.group_by("android_package").agg(pl.col("device_uid").n_unique().alias("devices"))
+    dialled = own.filter(pl.Series(rows["direction_id"]).ne(int(Direction.INBOUND)).gather(own["index"]))
+    row = pl.col("index")
+    # A lake's rows are ordered by device, so the first row is the first device's.
+    ends = dialled.group_by(_WHOM[1:]).agg(row.min().alias("first"), row.max().alias("last"))
+    device = codes["device_uid"]
+    return had.select(
+        pl.lit(day, pl.Int32).alias("day"),
+        texts["android_package"].gather(had["android_package"]).alias("package"),
+        "devices",
+    ), ends.select(
+        pl.lit(day, pl.Int32).alias("day"),
+        texts["android_package"].gather(ends["android_package"]).alias("package"),
+        texts["remote_hostname"].gather(ends["remote_hostname"]).alias("name"),
+        texts["remote_ip"].gather(ends["remote_ip"]).alias("remote"),
+        *(texts["device_uid"].gather(device.gather(ends[end])).alias(end) for end in ("first", "last")),
+    )
 
 
 def _summary(view: View, lake: Lake, counts: Mapping[str, int], judged: Judged) -> HuntSummary:

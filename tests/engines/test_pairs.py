@@ -1,0 +1,68 @@
+"""What the store of records by pair promises: it gives back what was put in, whatever was let go and restored."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from relaywatch.engines.pairs import PairStore
+from relaywatch.engines.records import FLOW
+
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("append"), st.lists(st.integers(0, 9), min_size=1, max_size=60)),
+        st.tuples(st.just("clear"), st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True)),
+        st.tuples(st.just("restart"), st.just([])),
+    ),
+    max_size=30,
+)
+
+
+@given(STEPS)
+def test_records_come_back_whatever_was_let_go_and_restored(steps):
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "blocks"
+        store, expected, number = PairStore(FLOW, path), defaultdict(list), 0
+        for kind, slots in steps:
+            if kind == "append":
+                records = np.zeros(len(slots), FLOW)
+                records["start"] = np.arange(number, number + len(slots))
+                number += len(slots)
+                store.append(np.array(slots, np.int64), records)
+                for slot, start in zip(slots, records["start"].tolist(), strict=True):
+                    expected[slot].append(start)
+            elif kind == "clear":
+                store.clear(np.array(slots, np.int64))
+                for slot in slots:
+                    expected.pop(slot, None)
+            else:
+                columns = store.checkpoint()
+                store.close()
+                store = PairStore(FLOW, path)
+                store.restore(columns)
+        records, of = store.read(np.arange(10))
+        for slot in range(10):
+            assert sorted(records["start"][of == slot].tolist()) == expected.get(slot, [])
+        store.close()
+
+
+def test_blocks_that_a_checkpoint_refers_to_are_not_used_again(tmp_path):
+    store, slot = PairStore(FLOW, tmp_path / "blocks"), np.array([0])
+    records = np.zeros(200, FLOW)
+    records["start"] = np.arange(200)
+    store.append(np.zeros(200, np.int64), records)
+    columns = store.checkpoint()
+    store.clear(slot)
+    records["start"] += 1_000
+    for _ in range(5):
+        store.append(np.ones(200, np.int64), records)
+    store.close()
+    again = PairStore(FLOW, tmp_path / "blocks")
+    again.restore(columns)
+    assert sorted(again.read(slot)[0]["start"].tolist()) == list(range(200))
+    again.close()
