@@ -277,16 +277,17 @@ class Kernel:
         if not len(slots):
             return set()
         part = self._judged(slots)
-        keys = set(self._keys(slots))
+        keys = self._keys(slots)
+        self.open.slots["told"].values[slots] = [key in self.said for key in keys]
         for key in keys:
             told = part.told.get(key)
-            if told is not None and told.case() is not None:
+            if told is not None and told.strongest is not None:
                 self.early[key] = told
             else:
                 self.early.pop(key, None)
         for case in part.whole:
             self.whole[case.app, case.day] = case
-        return keys
+        return set(keys)
 
     def _keys(self, slots: Ints) -> list[AppDay]:
         return list(zip(*(self.open.column(name)[slots].tolist() for name in ("app", "day")), strict=True))
@@ -306,7 +307,8 @@ class Kernel:
         """What is to be said of the days in which something was judged; the cases that did not change are left."""
         changes = []
         for day in sorted({day for _, day in touched}):
-            cases = self._cases(day)
+            # Totals alone only say that more telemetry is needed: that can wait for the day's end.
+            cases = [case for case in self._cases(day) if case.episode is not None]
             bar = relay_bar(evidence_of(cases, day), len(self.open.apps(day)), self.plan.settings)
             fresh = [case for case in cases if self._is_news(case, bar)]
             changes += self._told_of(fresh, day, bar)

@@ -23,7 +23,8 @@ AT_ONCE: Final = 1_000_000
 NEVER: Final = int(np.iinfo(np.int64).min)
 NO_SLOT: Final = -1
 GROWTH: Final = 1.25
-"""A pair is looked at again when it has grown by this factor."""
+GROWTH_ONCE_TOLD: Final = 2.0
+"""A pair is looked at again when it has grown by this factor; one that was told of has less to add."""
 FEWEST_MIRRORED: Final = 3
 FEWEST_VOLUMES: Final = 20
 """Mirrored flows, or volumes, from which a pair is worth judging before its time."""
@@ -37,9 +38,11 @@ SLOT_COLUMNS: Final = {
     "looked_mirrored": 0,
     "looked_volumes": 0,
     "looked_flows": 0,
+    "told": 0,
 }
 """What is kept of a slot, and its value in an empty one. boundary: when the last flow of the last full stretch was
-written; stretches: that were full; looked_*: what it held when it was last looked at."""
+written; stretches: that were full; looked_*: what it held when it was last looked at; told: 1 where it
+was told of."""
 
 
 class Growing:
@@ -137,8 +140,9 @@ class OpenDays:
         """Slots with more signs of relaying than when they were last looked at; of unknown apps, of whole devices."""
         every = np.arange(self._used)
         mirrored, volumes = self.column("mirrored"), self.volumes.totals(every)
-        found = (mirrored >= FEWEST_MIRRORED) & (mirrored >= GROWTH * self.column("looked_mirrored"))
-        found |= (volumes >= FEWEST_VOLUMES) & (volumes >= GROWTH * self.column("looked_volumes"))
+        growth = np.where(self.column("told") > 0, GROWTH_ONCE_TOLD, GROWTH)
+        found = (mirrored >= FEWEST_MIRRORED) & (mirrored >= growth * self.column("looked_mirrored"))
+        found |= (volumes >= FEWEST_VOLUMES) & (volumes >= growth * self.column("looked_volumes"))
         slots = np.flatnonzero(found & (self.column("day") != NEVER))
         self.slots["looked_mirrored"].values[slots] = mirrored[slots]
         self.slots["looked_volumes"].values[slots] = volumes[slots]
@@ -259,7 +263,7 @@ class OpenDays:
 
 
 def _middle(high: Ints) -> int:
-    """The clock of the middle device, of two the one behind: one that runs years ahead must not end all others' days."""
+    """The clock of the middle device, of two the one behind: one that runs ahead must not end the others' days."""
     place = (len(high) - 1) // 2
     return int(np.partition(high, place)[place])
 

@@ -205,7 +205,7 @@ class PairStore:
         """Let there be at least so many slots."""
         before = len(self._slots.fill)
         if slots > before:
-            more = max(slots, before * 3 // 2) - before
+            more = max(slots, before * 2) - before
             self._slots = _Slots(
                 np.concatenate([self._slots.recent, np.zeros((more, BLOCK, self._width), np.uint64)]),
                 np.append(self._slots.fill, np.zeros(more, np.int64)),

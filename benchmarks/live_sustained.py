@@ -1,0 +1,196 @@
+"""A watcher under a steady stream: flows a second, memory, and how soon a finding comes after the flow that decides it.
+
+    python benchmarks/live_sustained.py [--rate 150000] [--seconds 600] [--devices 17000] [--checkpoint 60]
+
+A simulated fleet goes through a pipe into `relaywatch watch`, with spool, fsync and checkpoints, at the rate asked for
+or as fast as it is taken. The flow that decides a finding is the first one with which a judgement of the app's flows so
+far gives the finding. In the same run, a loop in Python that matches each flow with its app's last ones stands for what
+is compared with.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from relaywatch.detection.calibration import MEASURED
+from relaywatch.detection.settings import Settings
+from relaywatch.engines.judging import judge_part
+from relaywatch.engines.records import SIGNAL, VOLUME, Registry, flow_records
+from relaywatch.engines.texts import Texts
+from relaywatch.model.tables import Batch
+from relaywatch.simulation.plan import Plan
+from relaywatch.simulation.stream import Simulation
+
+ROWS = 15_000
+Key = tuple[str, str]
+
+
+class Memory(threading.Thread):
+    """The peak of a process's resident memory, and of its part that is no file, by the second; in GiB."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.path, self.resident, self.anonymous = Path(f"/proc/{pid}/status"), 0.0, 0.0
+
+    def run(self) -> None:
+        while True:
+            try:
+                lines = dict(
+                    line.split(":", 1) for line in self.path.read_text().splitlines() if line.startswith("Rss")
+                )
+            except (OSError, ValueError):
+                return
+            sizes = {name: int(value.split()[0]) / 2**20 for name, value in lines.items()}
+            if not sizes:
+                return
+            self.resident = max(self.resident, sum(sizes.values()))
+            self.anonymous = max(self.anonymous, sizes.get("RssAnon", 0.0))
+            time.sleep(1.0)
+
+
+def feed(process: subprocess.Popen[bytes], plan: Plan, rate: int, relays: set[Key]) -> dict[Key, list]:
+    """Send the fleet's flows; of each relaying app its rows and when they were sent."""
+    sent, begun, rows, writer = defaultdict(list), time.time(), 0, None
+    for batch in Simulation(plan).batches(ROWS):
+        if batch.table != "flows":
+            continue
+        if writer is None:
+            writer = pa.ipc.new_stream(process.stdin, batch.rows.schema)
+        writer.write_batch(batch.rows)
+        process.stdin.flush()
+        now = time.time()
+        keep(sent, batch.rows, now, relays)
+        rows += batch.rows.num_rows
+        if rate:
+            time.sleep(max(0.0, begun + rows / rate - time.time()))
+        if rows % 3_000_000 < ROWS:
+            print(f"{rows:,} flows in {time.time() - begun:.0f} s", file=sys.stderr, flush=True)
+    writer.close()
+    process.stdin.close()
+    sent["", ""] = [rows, time.time() - begun]
+    return sent
+
+
+def keep(sent: dict[Key, list], rows: pa.RecordBatch, now: float, relays: set[Key]) -> None:
+    """Note the rows of relaying apps."""
+    packages = pa.array(sorted({package for _, package in relays}))
+    devices = pa.array(sorted({device for device, _ in relays}))
+    hit = pc.and_(
+        pc.is_in(rows["device_uid"].cast(pa.string()), devices),
+        pc.is_in(rows["android_package"].cast(pa.string()), packages),
+    )
+    own = rows.filter(hit)
+    for place, key in enumerate(zip(own["device_uid"].to_pylist(), own["android_package"].to_pylist(), strict=True)):
+        if key in relays:
+            sent[key].append((now, own.slice(place, 1)))
+
+
+def decided_at(rows: list[tuple[float, pa.RecordBatch]]) -> float | None:
+    """When the flow was sent with which the app first has a case that would be told; None where it never has."""
+    registry, texts = Registry(), Texts()
+    records = np.concatenate([flow_records(Batch("flows", row), registry, texts) for _, row in rows])
+    low, high = 0, len(rows) + 1
+    while low < high:  # as a rule, more flows keep a case
+        middle = (low + high) // 2
+        part = judge_part(records[:middle], np.empty(0, VOLUME), np.empty(0, SIGNAL), registry, Settings(), MEASURED)
+        if any(case.episode is not None and case.log_evidence > TELLING for case in part.cases()):
+            high = middle
+        else:
+            low = middle + 1
+    return rows[low - 1][0] if 0 < low <= len(rows) else None
+
+
+TELLING = 9.0
+"""Natural log evidence from which a case is told of, the spread of its destinations and its context left aside: below
+it the prior keeps it silent."""
+
+
+def python_loop(batches: list[pa.RecordBatch]) -> float:
+    """Flows a second of a loop that compares each flow with the last 16 of its app, in plain Python."""
+    last: dict[Key, deque] = defaultdict(lambda: deque(maxlen=16))
+    names = ("device_uid", "android_package", "start_time", "bytes_out", "bytes_in")
+    columns = [
+        [batch.column(name).cast(pa.int64()) if name == "start_time" else batch.column(name) for name in names]
+        for batch in batches
+    ]
+    rows = [row for batch in columns for row in zip(*(column.to_pylist() for column in batch), strict=True)]
+    begun, found = time.process_time(), 0
+    for device, package, start, sent, received in rows:
+        held = last[device, package]
+        for before, out, came in held:
+            if (
+                abs(start - before) < 10_000_000
+                and 0.8 < (sent + 40) / (came + 40) < 1.25
+                and 0.8 < (received + 40) / (out + 40) < 1.25
+            ):
+                found += 1
+        held.append((start, sent, received))
+    return len(rows) / (time.process_time() - begun)
+
+
+def main() -> None:
+    """Run and print one table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rate", type=int, default=150_000, help="flows a second; 0: as fast as they are taken")
+    parser.add_argument("--seconds", type=int, default=600)
+    parser.add_argument("--devices", type=int, default=17_000)
+    parser.add_argument("--checkpoint", type=float, default=60.0)
+    parser.add_argument("--folder", type=Path)
+    asked = parser.parse_args()
+    flows = (asked.rate or 150_000) * asked.seconds
+    plan = Plan(devices=asked.devices, flows=flows, seed=3, relays=0.0005, signals=0.0, inventory=False)
+    relays = set(Simulation(plan).truth().select("device_uid", "android_package").cast(pl.String).iter_rows())
+    some = [b.rows for b, _ in zip(Simulation(plan).batches(ROWS), range(10), strict=False) if b.table == "flows"]
+    with tempfile.TemporaryDirectory(dir=asked.folder) as state:
+        command = [sys.executable, "-m", "relaywatch", "watch", "-", "--state", state, "--json"]
+        process = subprocess.Popen(
+            [*command, "--checkpoint-every", str(asked.checkpoint)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
+        )
+        memory = Memory(process.pid)
+        memory.start()
+        sent = feed(process, plan, asked.rate, relays)
+        rows, seconds = sent.pop(("", ""))
+        time.sleep(3.0)
+        ticks = Path(f"/proc/{process.pid}/stat").read_text().rsplit(")", 1)[1].split()
+        process.send_signal(signal.SIGTERM)
+        process.wait()
+        opened: dict[Key, float] = {}
+        with (Path(state) / "findings.ndjson").open(encoding="utf-8") as lines:
+            for line in lines:
+                event = json.loads(line)
+                who = event["finding"]["device"]["uid"], event["finding"]["app"]["package"]
+                opened.setdefault(who, datetime.fromisoformat(event["time"]).timestamp())
+    cpu = (int(ticks[11]) + int(ticks[12])) / 100.0
+    waits = [opened[who] - at for who, own in sent.items() if who in opened and (at := decided_at(own)) is not None]
+    plain = python_loop(some)
+    print(
+        f"flows {rows:,} in {seconds:.0f} s: {rows / seconds:,.0f} a second, {rows / cpu:,.0f} a CPU second of the watcher"
+    )
+    print(f"peak resident {memory.resident:.2f} GiB, of it {memory.anonymous:.2f} GiB no file")
+    print(
+        f"relaying apps {len(relays)}, told of {sum(who in relays for who in opened)}, others {sum(who not in relays for who in opened)}"
+    )
+    if waits:
+        print(
+            f"from the deciding flow to the finding, s: median {np.median(waits):.2f}, p99 {np.quantile(waits, 0.99):.2f}, of {len(waits)}"
+        )
+    print(f"plain Python loop: {plain:,.0f} flows a CPU second; the watcher's is {rows / cpu / plain:.1f} times that")
+
+
+if __name__ == "__main__":
+    main()
