@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -101,8 +102,9 @@ def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None =
     parted = words.repartition(*place) if partitions is None else words.repartition(partitions, *place)
     told = parted.mapInArrow(sieve(plan.settings, plan.tables), RESULT_SQL).toArrow()
     cases, judged, counts = told_in(told)
-    rows = rows_of(spark, sound, cases)
-    findings = conclude(rows, judged, plan, sound.formats, lambda wanted: installs_of(spark, sound.flows, wanted))
+    rows, names = rows_of(spark, sound, cases)
+    ask = partial(installs_of, spark, sound.flows, names=names)
+    findings = conclude(rows, judged, plan, sound.formats, ask)
     return FleetResult(findings, account_of(cases, judged, counts, started))
 
 
@@ -136,16 +138,20 @@ def account_of(cases: set[AppDay], judged: Counter[int], counts: Counter[str], s
     )
 
 
-def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch]:
-    """All rows of the cases: their flows, these flows' volumes, signals and inventory of their devices."""
+def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> tuple[list[Batch], dict[int, str]]:
+    """All rows of the cases: their flows, these flows' volumes, signals and inventory of their devices.
+
+    Also the names of their devices by number.
+    """
     if not cases:
-        return []
+        return [], {}
     keys = sql.broadcast(spark.createDataFrame(pa.Table.from_pylist([case._asdict() for case in cases], _KEYS)))
     named = {"day": columns.flow_day(), "device": columns.device(), "package": columns.package(), "uid": columns.uid()}
     flows = fleet.flows.where("fits").withColumns(named).join(keys, on=list(KEYS), how="left_semi")
     kept = flows.select(*TABLES["flows"].names, "device", columns.source().alias("origin")).toArrow()
     batches = _batches("flows", kept)
-    devices = sql.broadcast(spark.createDataFrame(kept.select(["device_uid"]).group_by("device_uid").aggregate([])))
+    met = kept.group_by(["device", "device_uid"]).aggregate([])
+    devices = sql.broadcast(spark.createDataFrame(met.select(["device_uid"])))
     if fleet.volumes is not None:
         held = fleet.volumes.where("fits").withColumns({"device": columns.device(), "origin": columns.source()})
         of = spark.createDataFrame(kept.select(_FLOW.names))
@@ -154,7 +160,7 @@ def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch
         batches += _batches("signals", fleet.signals.join(devices, on="device_uid", how="left_semi").toArrow())
     if fleet.inventory is not None:
         batches += _batches("inventory", fleet.inventory.join(devices, on="device_uid", how="left_semi").toArrow())
-    return batches
+    return batches, dict(zip(met["device"].to_pylist(), met["device_uid"].to_pylist(), strict=True))
 
 
 def _batches(table: TableName, rows: pa.Table) -> list[Batch]:
