@@ -21,6 +21,7 @@ from relaywatch.engines.view import View
 from relaywatch.fleet import columns
 from relaywatch.fleet.installs import installs_of
 from relaywatch.fleet.sieve import RESULT_SQL, AppDay, Told, sieve
+from relaywatch.fleet.whole_rows import from_bytes
 from relaywatch.model.destination_list import DestinationList
 from relaywatch.model.finding import Finding
 from relaywatch.model.quarantine import Quarantine
@@ -37,13 +38,11 @@ _FLOW: Final = pa.schema([("device", pa.int64()), ("origin", pa.int64()), ("flow
 class Account:
     """What a hunt of a fleet read and judged.
 
-    judged: app-days by day since epoch; cases: app-days that the driver looked at; rows: of flows and volumes; unfit:
-    rows that do not fit the schema, left out; duplicates, unused: as in a hunt of files; silent, counted: app-days that
+    judged: app-days by day since epoch; rows: of flows and volumes; unfit: rows that do not fit the schema, left out; duplicates, unused: as in a hunt of files; silent, counted: app-days that
     could not be judged, having no byte counts, or no connection seen.
     """
 
     judged: Mapping[int, int]
-    cases: int
     rows: Mapping[str, int]
     unfit: int
     duplicates: int
@@ -101,33 +100,52 @@ def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None =
     place = (sql.col("device"), sql.col("uid_day").bitwiseAND(0xFFFF_FFFF))
     parted = words.repartition(*place) if partitions is None else words.repartition(partitions, *place)
     told = parted.mapInArrow(sieve(plan.settings, plan.tables), RESULT_SQL).toArrow()
-    cases, judged, counts = told_in(told)
-    rows, names = rows_of(spark, sound, cases)
+    found = told_in(told)
+    found.rows = rows_of(spark, sound, found.cases)
+    context, names = context_of(spark, sound, found.devices())
     ask = partial(installs_of, spark, sound.flows, names=names)
-    findings = conclude(rows, judged, plan, sound.formats, ask)
-    return FleetResult(findings, account_of(cases, judged, counts, started))
+    findings = conclude([*found.rows, *context], found.judged, plan, sound.formats, ask)
+    return FleetResult(findings, account_of(found, started))
 
 
-def told_in(told: pa.Table) -> tuple[set[AppDay], Counter[int], Counter[str]]:
-    """What the rows of sieve.RESULT tell: cases, apps judged by day, counts of the others."""
-    cases: set[AppDay] = set()
-    judged: Counter[int] = Counter()
-    counts: Counter[str] = Counter()
-    for what, day, device, package, uid, number in zip(*(told[name].to_pylist() for name in told.column_names), strict=True):
+@dataclass(slots=True)
+class Found:
+    """What sieves told: cases by their keys or with their rows, apps judged by day, counts of the others."""
+
+    cases: set[AppDay] = field(default_factory=set)
+    rows: list[Batch] = field(default_factory=list)
+    judged: Counter[int] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def devices(self) -> set[str]:
+        """Names of the devices whose rows are here."""
+        return {name for batch in self.rows for name in batch.rows["device_uid"].unique().to_pylist()}
+
+
+_ROWS_OF: Final[Mapping[str, TableName]] = {Told.CASE_FLOWS: "flows", Told.CASE_VOLUMES: "volumes"}
+
+
+def told_in(told: pa.Table) -> Found:
+    """What rows of sieve.RESULT tell."""
+    found = Found()
+    columns_of = (told[name].to_pylist() for name in told.column_names)
+    for what, day, device, package, uid, number, content in zip(*columns_of, strict=True):
         if what == Told.CASE:
-            cases.add(AppDay(day, device, package, uid))
+            found.cases.add(AppDay(day, device, package, uid))
+        elif what in _ROWS_OF:
+            found.rows += _batches(_ROWS_OF[what], from_bytes(content))
         elif what == Told.JUDGED:
-            judged[day] += number
+            found.judged[day] += number
         else:
-            counts[what] += number
-    return cases, judged, counts
+            found.counts[what] += number
+    return found
 
 
-def account_of(cases: set[AppDay], judged: Counter[int], counts: Counter[str], started: float) -> Account:
+def account_of(found: Found, started: float) -> Account:
     """The account of what sieves told. started: monotonic clock, s, at which the hunt began."""
+    counts = found.counts
     return Account(
-        judged=dict(sorted(judged.items())),
-        cases=len(cases),
+        judged=dict(sorted(found.judged.items())),
         rows={name: counts[name] for name in (Told.FLOWS, Told.VOLUMES)},
         unfit=counts[Told.UNFIT],
         duplicates=counts[Told.DUPLICATES],
@@ -138,29 +156,37 @@ def account_of(cases: set[AppDay], judged: Counter[int], counts: Counter[str], s
     )
 
 
-def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> tuple[list[Batch], dict[int, str]]:
-    """All rows of the cases: their flows, these flows' volumes, signals and inventory of their devices.
-
-    Also the names of their devices by number.
-    """
+def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch]:
+    """The flows of the cases and these flows' volumes."""
     if not cases:
-        return [], {}
+        return []
     keys = sql.broadcast(spark.createDataFrame(pa.Table.from_pylist([case._asdict() for case in cases], _KEYS)))
     named = {"day": columns.flow_day(), "device": columns.device(), "package": columns.package(), "uid": columns.uid()}
     flows = fleet.flows.where("fits").withColumns(named).join(keys, on=list(KEYS), how="left_semi")
     kept = flows.select(*TABLES["flows"].names, "device", columns.source().alias("origin")).toArrow()
     batches = _batches("flows", kept)
-    met = kept.group_by(["device", "device_uid"]).aggregate([])
-    devices = sql.broadcast(spark.createDataFrame(met.select(["device_uid"])))
     if fleet.volumes is not None:
         held = fleet.volumes.where("fits").withColumns({"device": columns.device(), "origin": columns.source()})
         of = spark.createDataFrame(kept.select(_FLOW.names))
         batches += _batches("volumes", held.join(of, on=_FLOW.names, how="left_semi").toArrow())
-    if fleet.signals is not None:
-        batches += _batches("signals", fleet.signals.join(devices, on="device_uid", how="left_semi").toArrow())
-    if fleet.inventory is not None:
-        batches += _batches("inventory", fleet.inventory.join(devices, on="device_uid", how="left_semi").toArrow())
-    return batches, dict(zip(met["device"].to_pylist(), met["device_uid"].to_pylist(), strict=True))
+    return batches
+
+
+def context_of(spark: SparkSession, fleet: Fleet, devices: set[str]) -> tuple[list[Batch], dict[int, str]]:
+    """Signals and inventory of the devices, and the devices' names by their numbers."""
+    if not devices:
+        return [], {}
+    named = spark.createDataFrame(pa.table({"device_uid": pa.array(sorted(devices), pa.string())}))
+    batches: list[Batch] = []
+    tables: tuple[tuple[TableName, DataFrame | None], ...] = (
+        ("signals", fleet.signals),
+        ("inventory", fleet.inventory),
+    )
+    for table, frame in tables:
+        if frame is not None:
+            batches += _batches(table, frame.join(sql.broadcast(named), on="device_uid", how="left_semi").toArrow())
+    numbers = named.select(columns.device(), "device_uid").collect()
+    return batches, {number: name for number, name in numbers}
 
 
 def _batches(table: TableName, rows: pa.Table) -> list[Batch]:
