@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -74,18 +74,15 @@ class Fleet:
     formats: Mapping[str, str] = field(default_factory=dict)
 
     def canonical(self, allowed: DestinationList) -> Fleet:
-        """The tables in the canonical schema, without flows dialled to allowed destinations.
+        """Flows and volumes in the canonical schema, without flows dialled to allowed destinations.
 
         Raises RelaywatchError where a required column is missing.
         """
-        tables = {
-            name: None if frame is None else columns.canonical(frame, name)
-            for name, frame in (("volumes", self.volumes), ("signals", self.signals), ("inventory", self.inventory))
-        }
         flows = columns.canonical(self.flows, "flows")
         if allowed:
             flows = flows.mapInArrow(_not_allowed(allowed), flows.schema)
-        return Fleet(flows, **tables, formats=self.formats)
+        volumes = None if self.volumes is None else columns.canonical(self.volumes, "volumes")
+        return replace(self, flows=flows, volumes=volumes)
 
 
 def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None = None) -> FleetResult:
@@ -102,7 +99,7 @@ def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None =
     told = parted.mapInArrow(sieve(plan.settings, plan.tables), RESULT_SQL).toArrow()
     found = told_in(told)
     found.rows = rows_of(spark, sound, found.cases)
-    context, names = context_of(spark, sound, found.devices())
+    context, names = context_of(spark, sound.signals, sound.inventory, found.devices())
     ask = partial(installs_of, spark, sound.flows, names=names)
     findings = conclude([*found.rows, *context], found.judged, plan, sound.formats, ask)
     return FleetResult(findings, account_of(found, started))
@@ -172,19 +169,22 @@ def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch
     return batches
 
 
-def context_of(spark: SparkSession, fleet: Fleet, devices: set[str]) -> tuple[list[Batch], dict[int, str]]:
+def context_of(
+    spark: SparkSession, signals: DataFrame | None, inventory: DataFrame | None, devices: set[str]
+) -> tuple[list[Batch], dict[int, str]]:
     """Signals and inventory of the devices, and the devices' names by their numbers."""
     if not devices:
         return [], {}
     named = spark.createDataFrame(pa.table({"device_uid": pa.array(sorted(devices), pa.string())}))
     batches: list[Batch] = []
     tables: tuple[tuple[TableName, DataFrame | None], ...] = (
-        ("signals", fleet.signals),
-        ("inventory", fleet.inventory),
+        ("signals", signals),
+        ("inventory", inventory),
     )
     for table, frame in tables:
         if frame is not None:
-            batches += _batches(table, frame.join(sql.broadcast(named), on="device_uid", how="left_semi").toArrow())
+            rows = columns.canonical(frame, table)
+            batches += _batches(table, rows.join(sql.broadcast(named), on="device_uid", how="left_semi").toArrow())
     numbers = named.select(columns.device(), "device_uid").collect()
     return batches, {number: name for number, name in numbers}
 

@@ -28,26 +28,41 @@ def installs_of(
 ) -> Installs:
     """The installs of the wanted packages. flows: as columns.canonical gives them; two passes over them.
 
-    names: of the devices that findings are of, by number; others are told apart by their numbers, which Spark compares
-    several times faster than text.
+    names: as `answered`.
+    """
+    if not wanted:
+        return Installs(wanted)
+    named = {"day": flow_day(), "package": sql.coalesce("android_package", sql.lit("")), "device": device()}
+    own = of_packages(spark, flows.where("fits").withColumns(named), wanted)
+    counted = own.groupBy("day", "package").agg(sql.countDistinct("device"))
+    dialled = own.where(sql.col("direction_id") != int(Direction.INBOUND))
+    reached = dialled.withColumns({"first": sql.col("device"), "last": sql.col("device")})
+    return answered(wanted, counted, reached, names)
+
+
+def of_packages(spark: SparkSession, frame: DataFrame, wanted: Mapping[Packaged, set[str]]) -> DataFrame:
+    """The rows of the wanted days and packages."""
+    asked = [dict(zip(_WANTED.names, key, strict=True)) for key in wanted]
+    known = sql.broadcast(spark.createDataFrame(pa.Table.from_pylist(asked, _WANTED)))
+    return frame.join(known, _WANTED.names, "left_semi")
+
+
+def answered(
+    wanted: Mapping[Packaged, set[str]], counted: DataFrame, reached: DataFrame, names: Mapping[int, str]
+) -> Installs:
+    """The installs of the wanted packages, of frames that hold these alone.
+
+    counted: day, package, devices; reached: day, package, remote_hostname, remote_ip, and two devices that contact it
+    by number, `first` and `last`. names: of the devices that findings are of; others are told apart by their numbers,
+    which Spark compares several times faster than text.
     """
     installs = Installs(wanted)
-    if not wanted:
-        return installs
-    asked = [dict(zip(_WANTED.names, key, strict=True)) for key in wanted]
-    own = (
-        flows.where("fits")
-        .withColumns({"day": flow_day(), "package": sql.coalesce("android_package", sql.lit("")), "device": device()})
-        .join(sql.broadcast(spark.createDataFrame(pa.Table.from_pylist(asked, _WANTED))), ["day", "package"], "left_semi")
-    )
-    counted = own.groupBy("day", "package").agg(sql.countDistinct("device"))
     for day, package, devices in counted.collect():
         installs.installed_on((day, package), devices)
-    ends = [sql.min("device").alias("first"), sql.max("device").alias("last")]
-    dialled = own.where(sql.col("direction_id") != int(Direction.INBOUND))
-    reached = dialled.groupBy("day", "package", *_ENDS).agg(*ends)
+    both = [sql.min("first").alias("first"), sql.max("last").alias("last")]
+    distinct = reached.groupBy("day", "package", *_ENDS).agg(*both)
     parties = {who for each in wanted.values() for who in each}
-    found = pl.DataFrame(reached.repartition(*_ENDS).mapInArrow(_followed(parties), _CONTACTS).toArrow())
+    found = pl.DataFrame(distinct.repartition(*_ENDS).mapInArrow(_followed(parties), _CONTACTS).toArrow())
     who = [names.get(number, f"device {number}") for number in found["device"]]
     installs.contacted(found.with_columns(pl.Series("device", who, pl.String)))
     return installs

@@ -9,17 +9,17 @@ from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-from pyspark.sql import SparkSession
+from pyspark.sql import DataFrame, SparkSession
 
 from relaywatch.detection.calibration import Tables
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.local import Hunt
+from relaywatch.fleet import columns
 from relaywatch.fleet.hunting import Fleet, FleetResult, account_of, conclude, context_of, told_in
 from relaywatch.fleet.installs import installs_of
 from relaywatch.fleet.sieve import RESULT_SQL, Sifted, Told
-from relaywatch.fleet.whole_rows import device_pieces, sift_rows
+from relaywatch.fleet.whole_rows import device_pieces, sift_rows, to_judge
 from relaywatch.lake.lake import Lake
-from relaywatch.model.schemas import TABLES
 from relaywatch.model.tables import TableName
 
 
@@ -36,7 +36,7 @@ def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
     tasks = spark.createDataFrame(names, "day string, shard int")
     told = tasks.mapInArrow(_sieve(folder, plan.settings, plan.tables), RESULT_SQL).toArrow()
     found = told_in(told)
-    context, devices = context_of(spark, fleet, found.devices())
+    context, devices = context_of(spark, fleet.signals, fleet.inventory, found.devices())
     ask = partial(installs_of, spark, fleet.flows, names=devices)
     findings = conclude([*found.rows, *context], found.judged, plan, lake.sources(), ask)
     return FleetResult(findings, account_of(found, started))
@@ -45,9 +45,9 @@ def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
 def _fleet(spark: SparkSession, lake: Lake) -> Fleet:
     """The lake's tables as Spark reads them."""
 
-    def table(name: TableName) -> pa.Table:
+    def table(name: TableName) -> DataFrame:
         paths = [str(path.absolute()) for path in lake.paths(name)]
-        return spark.read.parquet(*paths) if paths else spark.createDataFrame(TABLES[name].empty_table())
+        return spark.read.parquet(*paths) if paths else columns.empty(spark, name)
 
     return Fleet(table("flows"), None, table("signals"), table("inventory"))
 
@@ -72,7 +72,7 @@ def _sift_partition(lake: Lake, day: date, shard: int, settings: Settings, table
     for flows in device_pieces(lake.runs("flows", day, shard)):
         devices = {name for rows in flows for name in rows["device_uid"].unique().to_pylist()}
         volumes = list(lake.read("volumes", day, shard, devices=devices)) if with_volumes else []
-        sift_rows(flows, volumes, found, settings, tables)
+        sift_rows(to_judge(flows, settings), volumes, found, settings, tables)
     # Volumes of devices without a flow on this day can be of no use.
     found.counts[Told.UNUSED] += with_volumes - found.counts[Told.VOLUMES]
     found.counts[Told.VOLUMES] = with_volumes

@@ -40,16 +40,14 @@ def from_bytes(content: bytes) -> pa.Table:
         return reader.read_all()
 
 
-def sift_rows(flows: Rows, volumes: Rows, found: Sifted, settings: Settings, tables: Tables) -> tuple[Records, Registry]:
+def sift_rows(flows: Rows, volumes: Rows, found: Sifted, settings: Settings, tables: Tables) -> None:
     """Judge canonical rows, all there are of some devices' days; note the cases, with their rows.
 
-    The flows' records and what their codes stand for are given back.
+    flows: without those that settings allow.
     """
-    allowed = settings.allowed_destinations
-    sound = [without_allowed(rows, allowed) for rows in flows] if allowed else list(flows)
     registry, texts = Registry(), Texts()
     records = np.concatenate(
-        [np.empty(0, FLOW), *(flow_records(Batch("flows", rows), registry, texts) for rows in sound)]
+        [np.empty(0, FLOW), *(flow_records(Batch("flows", rows), registry, texts) for rows in flows)]
     )
     intervals = np.concatenate(
         [np.empty(0, VOLUME), *(volume_records(Batch("volumes", rows), registry) for rows in volumes)]
@@ -59,9 +57,14 @@ def sift_rows(flows: Rows, volumes: Rows, found: Sifted, settings: Settings, tab
     keys = wanted(part, records, registry)
     if keys:
         which = _of(records, keys)
-        _note(found, Told.CASE_FLOWS, "flows", sound, which)
+        _note(found, Told.CASE_FLOWS, "flows", flows, which)
         _note(found, Told.CASE_VOLUMES, "volumes", volumes, _belong(intervals, records[which]))
-    return records, registry
+
+
+def to_judge(flows: Rows, settings: Settings) -> Rows:
+    """The flows without those that settings allow."""
+    allowed = settings.allowed_destinations
+    return [without_allowed(rows, allowed) for rows in flows] if allowed else flows
 
 
 def _of(flows: Records, keys: set[tuple[int, int]]) -> Flags:
