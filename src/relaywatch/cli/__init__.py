@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 from relaywatch import __version__
-from relaywatch.cli import assurance, hunting, lake, measuring, simulating, telemetry
+from relaywatch.cli import assurance, fleet, hunting, lake, measuring, simulating, telemetry
 from relaywatch.cli.shell import Exit, app, tell
 
-__all__ = ["Exit", "app", "assurance", "hunting", "lake", "main", "measuring", "simulating", "telemetry"]
+__all__ = ["Exit", "app", "assurance", "fleet", "hunting", "lake", "main", "measuring", "simulating", "telemetry"]
 
 
 @app.callback(invoke_without_command=True)

@@ -61,7 +61,7 @@ def hunt_command(
     with Bar(Console(stderr=True)) as bar:
         result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
     lines = list(map(json_line, result.findings))
-    _remember(lines)
+    remember(lines)
     if as_json:
         sys.stdout.writelines(lines)
     elif as_ocsf:
@@ -170,7 +170,7 @@ def _last_hunt() -> Path:
     return Path(state) / "relaywatch" / "last-hunt.ndjson"
 
 
-def _remember(lines: list[str]) -> None:
+def remember(lines: list[str]) -> None:
     """Keep the findings' lines for explain; a hunt does not fail because they cannot be kept."""
     path = _last_hunt()
     try:

@@ -85,7 +85,7 @@ def _cast(frame: DataFrame, field: pa.Field) -> Column:
     if field.name not in frame.columns:
         return sql.lit(None).cast(_kind(field))
     held = frame.schema[field.name].dataType.typeName()
-    name = frame[field.name]
+    name: Column = frame[field.name]
     return name if _PLAIN.get(held, held) == _kind(field) else name.try_cast(_kind(field))
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import polars as pl
 import pyarrow as pa
 from pyspark.sql import Row
-from pyspark.sql.streaming import StatefulProcessor, StatefulProcessorHandle
+from pyspark.sql.streaming.stateful_processor import StatefulProcessor, StatefulProcessorHandle
 
 from relaywatch.detection.calibration import Tables
 from relaywatch.detection.columns import Ints
@@ -118,7 +118,7 @@ class Days(StatefulProcessor):
 
     def handleInputRows(self, key: Any, rows: Iterator[Row], timerValues: Any) -> Iterator[Row]:  # noqa: N802, N803, ANN401  Spark's own signature
         """Take pieces in; what has become of days that are over, as RESULT."""
-        clock = Clock(*self._clock.get()) if self._clock.exists() else Clock()
+        clock = Clock(*(self._clock.get() or ()))
         found, at, drained = Sifted(), clock.at, False
         for _, day, when, what, number, content in rows:
             drained |= what == DRAIN
@@ -142,18 +142,22 @@ class Days(StatefulProcessor):
         """Nothing is held beside the state."""
 
     def _append(self, day: int, what: str, content: bytes) -> None:
-        number = self._held.getValue((day,))[0] if self._held.containsKey((day,)) else 0
+        number = self._pieces(day)
         self._log.updateValue((day, number), (what, content))
         self._held.updateValue((day,), (number + 1,))
 
+    def _pieces(self, day: int) -> int:
+        held = self._held.getValue((day,))
+        return int(held[0]) if held else 0
+
     def _close(self, day: int, found: Sifted) -> None:
-        held: dict[str, list[pa.Table]] = {"flows": [], "volumes": []}
-        for number in range(self._held.getValue((day,))[0]):
-            what, content = self._log.getValue((day, number))
-            held[what].append(from_bytes(bytes(content)))
+        held: dict[TableName, list[pa.Table]] = {"flows": [], "volumes": []}
+        for number in range(self._pieces(day)):
+            for what, content in filter(None, [self._log.getValue((day, number))]):
+                held[what].append(from_bytes(bytes(content)))
             self._log.removeKey((day, number))
         self._held.removeKey((day,))
-        flows, volumes = (_whole(name, held[name]) for name in ("flows", "volumes"))
+        flows, volumes = (_whole(name, parts) for name, parts in held.items())
         for own, intervals in _by_devices(flows, volumes):
             sound = to_judge(own.to_batches(), self._settings)
             sift_rows(sound, intervals.to_batches(), found, self._settings, self._tables)
@@ -171,10 +175,9 @@ def _by_devices(flows: pa.Table, volumes: pa.Table) -> Iterator[tuple[pa.Table, 
     if parts == 1:
         yield flows, volumes
         return
+    of_flows, of_volumes = _part(flows, parts), _part(volumes, parts)
     for number in range(parts):
-        yield tuple(  # type: ignore[misc]
-            table.filter(pa.array(_part(table, parts) == number)) for table in (flows, volumes)
-        )
+        yield flows.filter(pa.array(of_flows == number)), volumes.filter(pa.array(of_volumes == number))
 
 
 def _part(table: pa.Table, parts: int) -> Ints:

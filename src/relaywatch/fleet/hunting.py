@@ -38,8 +38,9 @@ _FLOW: Final = pa.schema([("device", pa.int64()), ("origin", pa.int64()), ("flow
 class Account:
     """What a hunt of a fleet read and judged.
 
-    judged: app-days by day since epoch; rows: of flows and volumes; unfit: rows that do not fit the schema, left out; duplicates, unused: as in a hunt of files; silent, counted: app-days that
-    could not be judged, having no byte counts, or no connection seen.
+    judged: app-days by day since epoch; rows: of flows and volumes; unfit: rows that do not fit the schema, left out;
+    duplicates, unused: as in a hunt of files; silent, counted: app-days that could not be judged, having no byte
+    counts, or no connection seen; late: rows that came when their day was over.
     """
 
     judged: Mapping[int, int]
@@ -49,6 +50,7 @@ class Account:
     unused: int
     silent: int
     counted: int
+    late: int
     seconds: float
 
 
@@ -143,12 +145,13 @@ def account_of(found: Found, started: float) -> Account:
     counts = found.counts
     return Account(
         judged=dict(sorted(found.judged.items())),
-        rows={name: counts[name] for name in (Told.FLOWS, Told.VOLUMES)},
+        rows={str(name): counts[name] for name in (Told.FLOWS, Told.VOLUMES)},
         unfit=counts[Told.UNFIT],
         duplicates=counts[Told.DUPLICATES],
         unused=counts[Told.UNUSED],
         silent=counts[Told.SILENT],
         counted=counts[Told.COUNTED],
+        late=counts[Told.LATE_FLOWS] + counts[Told.LATE_VOLUMES],
         seconds=time.monotonic() - started,
     )
 
@@ -186,7 +189,7 @@ def context_of(
             rows = columns.canonical(frame, table)
             batches += _batches(table, rows.join(sql.broadcast(named), on="device_uid", how="left_semi").toArrow())
     numbers = named.select(columns.device(), "device_uid").collect()
-    return batches, {number: name for number, name in numbers}
+    return batches, dict(map(tuple, numbers))
 
 
 def _batches(table: TableName, rows: pa.Table) -> list[Batch]:

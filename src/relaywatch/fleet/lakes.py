@@ -1,4 +1,4 @@
-"""A hunt of a fleet out of a lake: each task reads its day and shard itself, sorted as they are, and nothing is moved."""
+"""A hunt of a fleet out of a lake: each task reads its own day and shard, sorted as they are; nothing is moved."""
 
 from __future__ import annotations
 

@@ -111,11 +111,11 @@ class Sifted:
 
     def table(self) -> pa.RecordBatch:
         """As RESULT."""
-        rows = [(str(Told.CASE), *case, 1, None) for case in sorted(self.cases)]
+        rows: list[tuple[object, ...]] = [(str(Told.CASE), *case, 1, None) for case in sorted(self.cases)]
         rows += [(str(Told.JUDGED), day, 0, 0, 0, number, None) for day, number in self.judged.items()]
         rows += [(str(told), 0, 0, 0, 0, number, None) for told, number in self.counts.items() if number]
         rows += [(str(told), day, 0, 0, 0, number, content) for told, day, number, content in self.rows]
-        columns = list(zip(*rows, strict=True)) if rows else [[] for _ in RESULT]
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(RESULT)
         return pa.RecordBatch.from_arrays(
             [pa.array(column, kind.type) for column, kind in zip(columns, RESULT, strict=True)], schema=RESULT
         )

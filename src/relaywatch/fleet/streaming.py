@@ -7,16 +7,15 @@ number, so that a batch done again after a crash replaces what it had written. `
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as sql
-from pyspark.sql.streaming import StreamingQuery
-from pyspark.sql.utils import AnalysisException
+from pyspark.sql.streaming.query import StreamingQuery
 
 from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.local import Hunt
@@ -28,11 +27,11 @@ from relaywatch.fleet.sieve import RESULT_SQL, Told
 from relaywatch.fleet.whole_rows import from_bytes
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.schemas import TABLES
+from relaywatch.model.tables import TableName
 
 LAG_S: Final = 86_400.0
 SHARDS: Final = 64
 _PLAN: Final = "shards int, lag_s double"
-_ROCKS: Final = "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
 _LATE: Final = (Told.LATE_FLOWS, Told.LATE_VOLUMES)
 _ASIDE: Final = (Told.CONTACTS, Told.INSTALLED, *_LATE)
 
@@ -41,8 +40,8 @@ _ASIDE: Final = (Told.CONTACTS, Told.INSTALLED, *_LATE)
 class Stream:
     """A stream's place and plan, which stay what they were when it was first started.
 
-    out: folder of its checkpoint and of what it found, on any file system that Spark knows; shards: of the state; lag_s:
-    how long after its end a day is judged, s of event time.
+    out: folder of its checkpoint and of what it found, on any file system that Spark knows; shards: of the state;
+    lag_s: how long after its end a day is judged, s of event time.
     """
 
     out: str
@@ -66,14 +65,14 @@ class Stream:
             raise RelaywatchError(f"{self.out}: holds a stream with {told}. Give the same, or another folder.")
 
 
-def start(spark: SparkSession, flows: DataFrame, volumes: DataFrame | None, plan: Hunt, stream: Stream, *, once: bool) -> StreamingQuery:
+def start(
+    spark: SparkSession, flows: DataFrame, volumes: DataFrame | None, plan: Hunt, stream: Stream, *, once: bool
+) -> StreamingQuery:
     """Start the stream, or go on where it was. flows, volumes: streaming frames in the canonical schema.
 
-    once: end when everything that is there now is taken in. Raises RelaywatchError where the folder is another
-    stream's, or a required column is missing.
+    once: end when everything that is there now is taken in. The session needs what session.CONF sets. Raises
+    RelaywatchError where the folder is another stream's, or a required column is missing.
     """
-    spark.conf.set("spark.sql.streaming.stateStore.providerClass", _ROCKS)
-    spark.conf.set("spark.sql.streaming.stateStore.rocksdb.changelogCheckpointing.enabled", "true")
     stream.settle(spark)
     parts = [_pieces(flows, "flows", stream.shards)]
     if volumes is not None:
@@ -89,7 +88,7 @@ def start(spark: SparkSession, flows: DataFrame, volumes: DataFrame | None, plan
     return (writer.trigger(availableNow=True) if once else writer).start()
 
 
-def _pieces(frame: DataFrame, table: str, shards: int) -> DataFrame:
+def _pieces(frame: DataFrame, table: TableName, shards: int) -> DataFrame:
     rows = columns.canonical(frame, table).select(TABLES[table].names)
     return rows.mapInArrow(pieces(table, shards), PIECE)
 
@@ -108,7 +107,11 @@ def end(spark: SparkSession, stream: Stream) -> None:
 
 
 def conclude_stream(
-    spark: SparkSession, stream: Stream, plan: Hunt, signals: DataFrame | None = None, inventory: DataFrame | None = None
+    spark: SparkSession,
+    stream: Stream,
+    plan: Hunt,
+    signals: DataFrame | None = None,
+    inventory: DataFrame | None = None,
 ) -> FleetResult:
     """The findings of all days that the stream has judged. signals, inventory: canonical tables with their context.
 
@@ -118,7 +121,9 @@ def conclude_stream(
     try:
         told = spark.read.schema(RESULT_SQL).parquet(stream.place("candidates"))
     except AnalysisException as error:
-        raise RelaywatchError(f"{stream.out}: no stream has judged anything here. Run relaywatch spark stream.") from error
+        raise RelaywatchError(
+            f"{stream.out}: no stream has judged anything here. Run relaywatch spark stream."
+        ) from error
     found = told_in(told.where(~sql.col("told").isin(*_ASIDE)).toArrow().select(list(_names())))
     late = told.where(sql.col("told").isin(*_LATE)).groupBy("told").agg(sql.sum("number")).collect()
     found.counts.update(dict(late))
@@ -154,8 +159,3 @@ def _unpacked(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     for batch in batches:
         for content in batch["content"].to_pylist():
             yield from from_bytes(content).to_batches()
-
-
-def late_rows(counts: Counter[str]) -> int:
-    """Rows that came when their day was over."""
-    return sum(counts[told] for told in _LATE)
