@@ -22,6 +22,7 @@ CONF: Final[Mapping[str, str]] = {
     "spark.sql.session.timeZone": "UTC",
     "spark.sql.execution.arrow.maxRecordsPerBatch": "100000",
     "spark.sql.adaptive.enabled": "true",
+    "spark.log.level": "ERROR",
     "spark.sql.streaming.stateStore.providerClass": (
         "org.apache.spark.sql.execution.streaming.state.RocksDBStateStoreProvider"
     ),
@@ -48,18 +49,18 @@ def session(master: str | None, conf: Mapping[str, str]) -> SparkSession:
         where = master or "local[*]"
         builder = builder.master(where)
         if where.startswith("local"):
-            settled |= {**_ONE_MACHINE, "spark.pyspark.python": sys.executable}
+            settled |= _ONE_MACHINE
+            os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+            os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
     settled["spark.ui.showConsoleProgress"] = str(sys.stderr.isatty()).lower()
     for name, value in {**settled, **conf}.items():
         builder = builder.config(name, value)
     try:
-        spark: SparkSession = builder.getOrCreate()
+        return builder.getOrCreate()
     except Exception as error:
         raise RelaywatchError(
             f"Spark cannot start: {error}. It needs Java 17 or later, and a master it can reach."
         ) from error
-    spark.sparkContext.setLogLevel("ERROR")
-    return spark
 
 
 def fleet_at(spark: SparkSession, paths: Sequence[str]) -> Fleet:
