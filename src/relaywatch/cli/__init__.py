@@ -9,10 +9,22 @@ from typing import Annotated
 import typer
 
 from relaywatch import __version__
-from relaywatch.cli import assurance, hunting, lake, measuring, simulating, telemetry, watching
+from relaywatch.cli import assurance, fleet, hunting, lake, measuring, simulating, telemetry, watching
 from relaywatch.cli.shell import Exit, app, tell
 
-__all__ = ["Exit", "app", "assurance", "hunting", "lake", "main", "measuring", "simulating", "telemetry", "watching"]
+__all__ = [
+    "Exit",
+    "app",
+    "assurance",
+    "fleet",
+    "hunting",
+    "lake",
+    "main",
+    "measuring",
+    "simulating",
+    "telemetry",
+    "watching",
+]
 
 
 @app.callback(invoke_without_command=True)

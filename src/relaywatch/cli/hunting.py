@@ -63,7 +63,7 @@ def hunt_command(
 def shown(result: HuntResult, *, as_json: bool, as_ocsf: bool, html: Path | None) -> NoReturn:
     """Write what a hunt found, remember it for `explain`, and leave with its status."""
     lines = list(map(json_line, result.findings))
-    _remember(lines)
+    remember(lines)
     if as_json:
         sys.stdout.writelines(lines)
     elif as_ocsf:
@@ -180,7 +180,7 @@ def _last_hunt() -> Path:
     return Path(state) / "relaywatch" / "last-hunt.ndjson"
 
 
-def _remember(lines: list[str]) -> None:
+def remember(lines: list[str]) -> None:
     """Keep the findings' lines for explain; a hunt does not fail because they cannot be kept."""
     path = _last_hunt()
     try:

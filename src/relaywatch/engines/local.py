@@ -128,9 +128,8 @@ def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None 
     bars = judged.bars(plan.settings)
     directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
-    decided = [
-        apply(finding, plan.exceptions, plan.now) for finding in _completed(drafts, ask or _installs_in(view.intake))
-    ]
+    found = _completed(drafts, ask or _installs_in(view.intake))
+    decided = [apply(finding, plan.exceptions, plan.now) for finding in found]
     return sorted(decided, key=_gravity)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 import pyarrow as pa
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as sql
 
 from relaywatch.engines.records import NO_UID, NOT_KNOWN
@@ -65,6 +65,16 @@ def canonical(frame: DataFrame, table: TableName) -> DataFrame:
     return frame.select(*(_cast(frame, field).alias(field.name) for field in schema), fits.alias("fits"))
 
 
+def schema_of(table: TableName) -> str:
+    """A canonical table's columns with Spark's types, for sources that do not say theirs."""
+    return ", ".join(f"{field.name} {_kind(field)}" for field in TABLES[table])
+
+
+def empty(spark: SparkSession, table: TableName) -> DataFrame:
+    """A canonical table without rows."""
+    return spark.createDataFrame([], schema_of(table))
+
+
 def _kind(field: pa.Field) -> str:
     if pa.types.is_timestamp(field.type):
         return "timestamp"
@@ -75,7 +85,7 @@ def _cast(frame: DataFrame, field: pa.Field) -> Column:
     if field.name not in frame.columns:
         return sql.lit(None).cast(_kind(field))
     held = frame.schema[field.name].dataType.typeName()
-    name = frame[field.name]
+    name: Column = frame[field.name]
     return name if _PLAIN.get(held, held) == _kind(field) else name.try_cast(_kind(field))
 
 

@@ -6,7 +6,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +21,7 @@ from relaywatch.engines.view import View
 from relaywatch.fleet import columns
 from relaywatch.fleet.installs import installs_of
 from relaywatch.fleet.sieve import RESULT_SQL, AppDay, Told, sieve
+from relaywatch.fleet.whole_rows import from_bytes
 from relaywatch.model.destination_list import DestinationList
 from relaywatch.model.finding import Finding
 from relaywatch.model.quarantine import Quarantine
@@ -36,19 +38,19 @@ _FLOW: Final = pa.schema([("device", pa.int64()), ("origin", pa.int64()), ("flow
 class Account:
     """What a hunt of a fleet read and judged.
 
-    judged: app-days by day since epoch; cases: app-days that the driver looked at; rows: of flows and volumes; unfit:
-    rows that do not fit the schema, left out; duplicates, unused: as in a hunt of files; silent, counted: app-days that
-    could not be judged, having no byte counts, or no connection seen.
+    judged: app-days by day since epoch; rows: of flows and volumes; unfit: rows that do not fit the schema, left out;
+    duplicates, unused: as in a hunt of files; silent, counted: app-days that could not be judged, having no byte
+    counts, or no connection seen; late: rows that came when their day was over.
     """
 
     judged: Mapping[int, int]
-    cases: int
     rows: Mapping[str, int]
     unfit: int
     duplicates: int
     unused: int
     silent: int
     counted: int
+    late: int
     seconds: float
 
 
@@ -74,18 +76,15 @@ class Fleet:
     formats: Mapping[str, str] = field(default_factory=dict)
 
     def canonical(self, allowed: DestinationList) -> Fleet:
-        """The tables in the canonical schema, without flows dialled to allowed destinations.
+        """Flows and volumes in the canonical schema, without flows dialled to allowed destinations.
 
         Raises RelaywatchError where a required column is missing.
         """
-        tables = {
-            name: None if frame is None else columns.canonical(frame, name)
-            for name, frame in (("volumes", self.volumes), ("signals", self.signals), ("inventory", self.inventory))
-        }
         flows = columns.canonical(self.flows, "flows")
         if allowed:
             flows = flows.mapInArrow(_not_allowed(allowed), flows.schema)
-        return Fleet(flows, **tables, formats=self.formats)
+        volumes = None if self.volumes is None else columns.canonical(self.volumes, "volumes")
+        return replace(self, flows=flows, volumes=volumes)
 
 
 def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None = None) -> FleetResult:
@@ -100,46 +99,65 @@ def hunt(spark: SparkSession, fleet: Fleet, plan: Hunt, partitions: int | None =
     place = (sql.col("device"), sql.col("uid_day").bitwiseAND(0xFFFF_FFFF))
     parted = words.repartition(*place) if partitions is None else words.repartition(partitions, *place)
     told = parted.mapInArrow(sieve(plan.settings, plan.tables), RESULT_SQL).toArrow()
-    cases, judged, counts = told_in(told)
-    rows = rows_of(spark, sound, cases)
-    findings = conclude(rows, judged, plan, sound.formats, lambda wanted: installs_of(spark, sound.flows, wanted))
-    return FleetResult(findings, account_of(cases, judged, counts, started))
+    found = told_in(told)
+    found.rows = rows_of(spark, sound, found.cases)
+    context, names = context_of(spark, sound.signals, sound.inventory, found.devices())
+    ask = partial(installs_of, spark, sound.flows, names=names)
+    findings = conclude([*found.rows, *context], found.judged, plan, sound.formats, ask)
+    return FleetResult(findings, account_of(found, started))
 
 
-def told_in(told: pa.Table) -> tuple[set[AppDay], Counter[int], Counter[str]]:
-    """What the rows of sieve.RESULT tell: cases, apps judged by day, counts of the others."""
-    cases: set[AppDay] = set()
-    judged: Counter[int] = Counter()
-    counts: Counter[str] = Counter()
-    for what, day, device, package, uid, number in zip(
-        *(told[name].to_pylist() for name in told.column_names), strict=True
-    ):
+@dataclass(slots=True)
+class Found:
+    """What sieves told: cases by their keys or with their rows, apps judged by day, counts of the others."""
+
+    cases: set[AppDay] = field(default_factory=set)
+    rows: list[Batch] = field(default_factory=list)
+    judged: Counter[int] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def devices(self) -> set[str]:
+        """Names of the devices whose rows are here."""
+        return {name for batch in self.rows for name in batch.rows["device_uid"].unique().to_pylist()}
+
+
+_ROWS_OF: Final[Mapping[str, TableName]] = {Told.CASE_FLOWS: "flows", Told.CASE_VOLUMES: "volumes"}
+
+
+def told_in(told: pa.Table) -> Found:
+    """What rows of sieve.RESULT tell."""
+    found = Found()
+    columns_of = (told[name].to_pylist() for name in told.column_names)
+    for what, day, device, package, uid, number, content in zip(*columns_of, strict=True):
         if what == Told.CASE:
-            cases.add(AppDay(day, device, package, uid))
+            found.cases.add(AppDay(day, device, package, uid))
+        elif what in _ROWS_OF:
+            found.rows += _batches(_ROWS_OF[what], from_bytes(content))
         elif what == Told.JUDGED:
-            judged[day] += number
+            found.judged[day] += number
         else:
-            counts[what] += number
-    return cases, judged, counts
+            found.counts[what] += number
+    return found
 
 
-def account_of(cases: set[AppDay], judged: Counter[int], counts: Counter[str], started: float) -> Account:
+def account_of(found: Found, started: float) -> Account:
     """The account of what sieves told. started: monotonic clock, s, at which the hunt began."""
+    counts = found.counts
     return Account(
-        judged=dict(sorted(judged.items())),
-        cases=len(cases),
-        rows={name: counts[name] for name in (Told.FLOWS, Told.VOLUMES)},
+        judged=dict(sorted(found.judged.items())),
+        rows={str(name): counts[name] for name in (Told.FLOWS, Told.VOLUMES)},
         unfit=counts[Told.UNFIT],
         duplicates=counts[Told.DUPLICATES],
         unused=counts[Told.UNUSED],
         silent=counts[Told.SILENT],
         counted=counts[Told.COUNTED],
+        late=counts[Told.LATE_FLOWS] + counts[Told.LATE_VOLUMES],
         seconds=time.monotonic() - started,
     )
 
 
 def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch]:
-    """All rows of the cases: their flows, these flows' volumes, signals and inventory of their devices."""
+    """The flows of the cases and these flows' volumes."""
     if not cases:
         return []
     keys = sql.broadcast(spark.createDataFrame(pa.Table.from_pylist([case._asdict() for case in cases], _KEYS)))
@@ -147,16 +165,31 @@ def rows_of(spark: SparkSession, fleet: Fleet, cases: set[AppDay]) -> list[Batch
     flows = fleet.flows.where("fits").withColumns(named).join(keys, on=list(KEYS), how="left_semi")
     kept = flows.select(*TABLES["flows"].names, "device", columns.source().alias("origin")).toArrow()
     batches = _batches("flows", kept)
-    devices = sql.broadcast(spark.createDataFrame(kept.select(["device_uid"]).group_by("device_uid").aggregate([])))
     if fleet.volumes is not None:
         held = fleet.volumes.where("fits").withColumns({"device": columns.device(), "origin": columns.source()})
         of = spark.createDataFrame(kept.select(_FLOW.names))
         batches += _batches("volumes", held.join(of, on=_FLOW.names, how="left_semi").toArrow())
-    if fleet.signals is not None:
-        batches += _batches("signals", fleet.signals.join(devices, on="device_uid", how="left_semi").toArrow())
-    if fleet.inventory is not None:
-        batches += _batches("inventory", fleet.inventory.join(devices, on="device_uid", how="left_semi").toArrow())
     return batches
+
+
+def context_of(
+    spark: SparkSession, signals: DataFrame | None, inventory: DataFrame | None, devices: set[str]
+) -> tuple[list[Batch], dict[int, str]]:
+    """Signals and inventory of the devices, and the devices' names by their numbers."""
+    if not devices:
+        return [], {}
+    named = spark.createDataFrame(pa.table({"device_uid": pa.array(sorted(devices), pa.string())}))
+    batches: list[Batch] = []
+    tables: tuple[tuple[TableName, DataFrame | None], ...] = (
+        ("signals", signals),
+        ("inventory", inventory),
+    )
+    for table, frame in tables:
+        if frame is not None:
+            rows = columns.canonical(frame, table)
+            batches += _batches(table, rows.join(sql.broadcast(named), on="device_uid", how="left_semi").toArrow())
+    numbers = named.select(columns.device(), "device_uid").collect()
+    return batches, dict(map(tuple, numbers))
 
 
 def _batches(table: TableName, rows: pa.Table) -> list[Batch]:

@@ -12,38 +12,59 @@ from pyspark.sql import functions as sql
 
 from relaywatch.detection.spread import party
 from relaywatch.engines.installs import Installs, Packaged
-from relaywatch.fleet.columns import flow_day
+from relaywatch.fleet.columns import device, flow_day
 from relaywatch.model.schemas import Direction
 
-_CONTACTS: Final = "day int, package string, party string, device string"
+_ENDS: Final = ("remote_hostname", "remote_ip")
+_CONTACTS: Final = "day int, package string, party string, device bigint"
 _SCHEMA: Final = pa.schema(
-    [("day", pa.int32()), ("package", pa.string()), ("party", pa.string()), ("device", pa.string())]
+    [("day", pa.int32()), ("package", pa.string()), ("party", pa.string()), ("device", pa.int64())]
 )
 _WANTED: Final = pa.schema([("day", pa.int32()), ("package", pa.string())])
 
 
-def installs_of(spark: SparkSession, flows: DataFrame, wanted: Mapping[Packaged, set[str]]) -> Installs:
-    """The installs of the wanted packages. flows: as columns.canonical gives them; two passes over them."""
-    installs = Installs(wanted)
+def installs_of(
+    spark: SparkSession, flows: DataFrame, wanted: Mapping[Packaged, set[str]], names: Mapping[int, str]
+) -> Installs:
+    """The installs of the wanted packages. flows: as columns.canonical gives them; two passes over them.
+
+    names: as `answered`.
+    """
     if not wanted:
-        return installs
-    asked = spark.createDataFrame(pa.Table.from_pylist([dict(zip(_WANTED.names, key)) for key in wanted], _WANTED))
-    own = (
-        flows.where("fits")
-        .withColumns({"day": flow_day(), "package": sql.coalesce("android_package", sql.lit(""))})
-        .join(sql.broadcast(asked), on=["day", "package"], how="left_semi")
-    )
-    counted = own.groupBy("day", "package").agg(sql.countDistinct("device_uid"))
+        return Installs(wanted)
+    named = {"day": flow_day(), "package": sql.coalesce("android_package", sql.lit("")), "device": device()}
+    own = of_packages(spark, flows.where("fits").withColumns(named), wanted)
+    counted = own.groupBy("day", "package").agg(sql.countDistinct("device"))
+    dialled = own.where(sql.col("direction_id") != int(Direction.INBOUND))
+    reached = dialled.withColumns({"first": sql.col("device"), "last": sql.col("device")})
+    return answered(wanted, counted, reached, names)
+
+
+def of_packages(spark: SparkSession, frame: DataFrame, wanted: Mapping[Packaged, set[str]]) -> DataFrame:
+    """The rows of the wanted days and packages."""
+    asked = [dict(zip(_WANTED.names, key, strict=True)) for key in wanted]
+    known = sql.broadcast(spark.createDataFrame(pa.Table.from_pylist(asked, _WANTED)))
+    return frame.join(known, _WANTED.names, "left_semi")
+
+
+def answered(
+    wanted: Mapping[Packaged, set[str]], counted: DataFrame, reached: DataFrame, names: Mapping[int, str]
+) -> Installs:
+    """The installs of the wanted packages, of frames that hold these alone.
+
+    counted: day, package, devices; reached: day, package, remote_hostname, remote_ip, and two devices that contact it
+    by number, `first` and `last`. names: of the devices that findings are of; others are told apart by their numbers,
+    which Spark compares several times faster than text.
+    """
+    installs = Installs(wanted)
     for day, package, devices in counted.collect():
         installs.installed_on((day, package), devices)
-    ends = [sql.min("device_uid").alias("first"), sql.max("device_uid").alias("last")]
-    dialled = own.where(sql.col("direction_id") != int(Direction.INBOUND))
-    reached = dialled.groupBy("day", "package", "remote_hostname", "remote_ip").agg(*ends)
+    both = [sql.min("first").alias("first"), sql.max("last").alias("last")]
+    distinct = reached.groupBy("day", "package", *_ENDS).agg(*both)
     parties = {who for each in wanted.values() for who in each}
-    found = reached.mapInArrow(_followed(parties), _CONTACTS).toArrow()
-    contacts = pl.from_arrow(found)
-    assert isinstance(contacts, pl.DataFrame)  # noqa: S101  from_arrow of a Table is a frame; for the type checker
-    installs.contacted(contacts)
+    found = pl.DataFrame(distinct.repartition(*_ENDS).mapInArrow(_followed(parties), _CONTACTS).toArrow())
+    who = [names.get(number, f"device {number}") for number in found["device"]]
+    installs.contacted(found.with_columns(pl.Series("device", who, pl.String)))
     return installs
 
 
@@ -51,13 +72,16 @@ def _followed(parties: set[str]) -> Callable[[Iterable[pa.RecordBatch]], Iterato
     """A function for mapInArrow: the contacts that are of these parties, those of one party together."""
 
     def followed(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        for batch in batches:
-            rows = pl.from_arrow(pa.Table.from_batches([batch]))
-            assert isinstance(rows, pl.DataFrame)  # noqa: S101  as above
-            who = [party(name, address or "") for name, address in rows.select("remote_hostname", "remote_ip").rows()]
-            named = rows.with_columns(pl.Series("party", who, pl.String)).filter(pl.col("party").is_in(parties))
-            ends = named.group_by("day", "package", "party").agg(pl.min("first"), pl.max("last"))
-            both = ends.unpivot(["first", "last"], index=["day", "package", "party"], value_name="device")
-            yield from both.select(_SCHEMA.names).to_arrow().cast(_SCHEMA).to_batches()
+        held = [pl.DataFrame(pa.Table.from_batches([batch])) for batch in batches]
+        if not held:
+            return
+        rows = pl.concat(held)
+        ends = rows.select(_ENDS).unique()
+        who = [party(name, address or "") for name, address in ends.iter_rows()]
+        named = ends.with_columns(pl.Series("party", who, pl.String)).filter(pl.col("party").is_in(parties))
+        met = rows.join(named, on=_ENDS, nulls_equal=True)
+        both = met.group_by("day", "package", "party").agg(pl.min("first"), pl.max("last"))
+        each = both.unpivot(["first", "last"], index=["day", "package", "party"], value_name="device")
+        yield from each.select(_SCHEMA.names).unique().to_arrow().cast(_SCHEMA).to_batches()
 
     return followed

@@ -25,7 +25,7 @@ from relaywatch.detection.columns import Flags, Ints
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.judging import Part, judge_part
 from relaywatch.engines.open_days import AT_ONCE
-from relaywatch.engines.records import FLOW, NO_UID, SIGNAL, VOLUME, Records
+from relaywatch.engines.records import FLOW, NO_UID, SIGNAL, VOLUME, Codes, Records
 from relaywatch.fleet.words import NO_PACKAGE, UNFIT, WORDS
 from relaywatch.fleet.words import VOLUME as OF_VOLUME
 from relaywatch.model.schemas import Direction
@@ -42,6 +42,12 @@ class Told(StrEnum):
     """What a row of a sieve's result tells."""
 
     CASE = "case"
+    CASE_FLOWS = "case flows"
+    CASE_VOLUMES = "case volumes"
+    CONTACTS = "contacts"
+    INSTALLED = "installed"
+    LATE_FLOWS = "late flows"
+    LATE_VOLUMES = "late volumes"
     JUDGED = "judged"
     SILENT = "silent"
     COUNTED = "counted"
@@ -60,11 +66,14 @@ RESULT: Final = pa.schema(
         ("package", pa.int64()),
         ("uid", pa.int32()),
         ("number", pa.int64()),
+        ("content", pa.binary()),
     ]
 )
-"""CASE: one app's day of which the driver asks for the rows; JUDGED: app-days judged of a day; SILENT: app-days
-without byte counts; COUNTED: app-days of which only the whole uid's bytes are known; the others count rows."""
-RESULT_SQL: Final = "told string, day int, device bigint, package bigint, uid int, number bigint"
+"""CASE: one app's day of which the driver asks for the rows; CASE_FLOWS, CASE_VOLUMES, CONTACTS, LATE_FLOWS,
+LATE_VOLUMES: rows themselves, as an Arrow IPC stream in `content`; INSTALLED: devices with a package, by name in
+`content`; JUDGED: app-days judged of a day; SILENT: app-days without byte counts; COUNTED: app-days of which only the
+whole uid's bytes are known; the others count rows."""
+RESULT_SQL: Final = "told string, day int, device bigint, package bigint, uid int, number bigint, content binary"
 
 
 class AppDay(NamedTuple):
@@ -83,13 +92,30 @@ class Sifted:
     cases: set[AppDay] = field(default_factory=set)
     judged: Counter[int] = field(default_factory=Counter)
     counts: Counter[Told] = field(default_factory=Counter)
+    rows: list[tuple[Told, int, int, bytes]] = field(default_factory=list)
+    """Of which table, of which day, how many, as an Arrow IPC stream."""
 
-    def rows(self) -> pa.RecordBatch:
+    def count(self, part: Part, flows: Records, volumes: Records) -> None:
+        """Count what was judged of these records."""
+        self.judged.update(day for _, day in part.told)
+        self.counts.update(
+            {
+                Told.FLOWS: len(flows),
+                Told.VOLUMES: len(volumes),
+                Told.DUPLICATES: part.duplicates,
+                Told.UNUSED: part.unmatched,
+                Told.SILENT: len(part.silent),
+                Told.COUNTED: len(np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"])),
+            }
+        )
+
+    def table(self) -> pa.RecordBatch:
         """As RESULT."""
-        rows = [(str(Told.CASE), *case, 1) for case in sorted(self.cases)]
-        rows += [(str(Told.JUDGED), day, 0, 0, 0, number) for day, number in self.judged.items()]
-        rows += [(str(told), 0, 0, 0, 0, number) for told, number in self.counts.items() if number]
-        columns = list(zip(*rows, strict=True)) if rows else [[] for _ in RESULT]
+        rows: list[tuple[object, ...]] = [(str(Told.CASE), *case, 1, None) for case in sorted(self.cases)]
+        rows += [(str(Told.JUDGED), day, 0, 0, 0, number, None) for day, number in self.judged.items()]
+        rows += [(str(told), 0, 0, 0, 0, number, None) for told, number in self.counts.items() if number]
+        rows += [(str(told), day, 0, 0, 0, number, content) for told, day, number, content in self.rows]
+        columns = list(zip(*rows, strict=True)) if rows else [()] * len(RESULT)
         return pa.RecordBatch.from_arrays(
             [pa.array(column, kind.type) for column, kind in zip(columns, RESULT, strict=True)], schema=RESULT
         )
@@ -103,7 +129,7 @@ def sieve(settings: Settings, tables: Tables) -> Callable[[Iterable[pa.RecordBat
         with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
             for rows in _chunks(batches, Path(folder)):
                 sift(rows, found, settings, tables)
-        yield found.rows()
+        yield found.table()
 
     return sifted
 
@@ -166,9 +192,13 @@ class _Coded:
         apps, self.app = _numbered(_mixed(device, package, uid).view(np.int64))
         first = np.empty(len(apps), np.int64)
         first[self.app] = np.arange(len(rows))
-        self.packages, self.uids, self.device_of = package[first], uid[first], self.device[first]
+        self.packages, self.uids, self._device_of = package[first], uid[first], self.device[first]
         self.sources, self.source = _numbered(rows[:, _AT["source"]])
         self._nobody: Flags = (self.packages == NO_PACKAGE) & (self.uids == NO_UID)
+
+    def app_day(self, app: int, day: int) -> AppDay:
+        """One app's day, by what Spark knows it."""
+        return AppDay(day, int(self.devices[self._device_of[app]]), int(self.packages[app]), int(self.uids[app]))
 
     def source_ranks(self) -> Ints:
         """Place of each source among all."""
@@ -197,18 +227,8 @@ def sift(rows: Words, found: Sifted, settings: Settings, tables: Tables) -> None
     codes, of_volume = _Coded(rows), marks == OF_VOLUME
     flows, volumes = _flows(rows, codes, ~of_volume), _volumes(rows, codes, of_volume)
     part = judge_part(flows, volumes, np.empty(0, SIGNAL), codes, settings, tables)
-    found.cases |= _wanted(part, flows, codes)
-    found.judged.update(day for _, day in part.told)
-    found.counts.update(
-        {
-            Told.FLOWS: len(flows),
-            Told.VOLUMES: len(volumes),
-            Told.DUPLICATES: part.duplicates,
-            Told.UNUSED: part.unmatched,
-            Told.SILENT: len(part.silent),
-            Told.COUNTED: len(np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"])),
-        }
-    )
+    found.cases |= {codes.app_day(app, day) for app, day in wanted(part, flows, codes)}
+    found.count(part, flows, volumes)
 
 
 def _flows(rows: Words, codes: _Coded, which: Flags) -> Records:
@@ -235,18 +255,14 @@ def _volumes(rows: Words, codes: _Coded, which: Flags) -> Records:
     return out
 
 
-def _wanted(part: Part, flows: Records, codes: _Coded) -> set[AppDay]:
-    """The app-days of the cases; where sessions of nobody are judged with a whole device, all of the device's day."""
-    cases = part.cases()
-    if not cases:
-        return set()
+def wanted(part: Part, flows: Records, codes: Codes) -> set[tuple[int, int]]:
+    """App codes and days of the cases; where sessions of nobody are judged with a whole device, all of its day."""
+    keys = {(case.app, case.day) for case in part.cases()}
+    if not keys:
+        return keys
     nobody = codes.anonymous(flows["app"]) & (flows["direction"] == Direction.INBOUND)
+    device_of = np.zeros(int(flows["app"].max()) + 1, np.int64)
+    device_of[flows["app"]] = flows["device"]
     unlaid = set(np.unique(flows["device"][nobody]).tolist())
-    keys = {(case.app, case.day) for case in cases}
-    whole = {(int(codes.device_of[app]), day) for app, day in keys if int(codes.device_of[app]) in unlaid}
-    if whole:
-        keys |= {(app, day) for app, day in part.told if (int(codes.device_of[app]), day) in whole}
-    return {
-        AppDay(day, int(codes.devices[codes.device_of[app]]), int(codes.packages[app]), int(codes.uids[app]))
-        for app, day in keys
-    }
+    whole = {(device_of[app], day) for app, day in keys if device_of[app] in unlaid}
+    return keys | {(app, day) for app, day in part.told if whole and (device_of[app], day) in whole}

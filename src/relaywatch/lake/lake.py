@@ -136,6 +136,10 @@ class Lake:
             yield found
         yield _names(self._rows(Partition("inventory", None, None), [_DEVICE], None)) - met
 
+    def paths(self, table: TableName) -> list[Path]:
+        """The files of a table, for whoever reads Parquet by other means."""
+        return [self.folder / file.path for part, files in self._files.items() if part.table == table for file in files]
+
     def sizes(self) -> dict[TableName, TableSize]:
         """What the lake holds of each table."""
         found: dict[TableName, TableSize] = {}
