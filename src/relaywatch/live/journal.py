@@ -16,23 +16,31 @@ from typing import Any, Final
 from relaywatch.engines.kernel import Change, Status
 from relaywatch.live.durable import Lines
 from relaywatch.live.taking import LiveError
-from relaywatch.outputs.native import json_line, plain_object
+from relaywatch.model.finding import Finding
+from relaywatch.outputs.native import json_line
 
 NAME: Final = "findings.ndjson"
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the journal."""
+    """One line of the journal. text: the finding as JSON, made once for all who write it."""
 
     status: Status
     revision: int
     time: str
-    finding: Mapping[str, Any]
+    text: str
+
+    @property
+    def finding(self) -> Mapping[str, Any]:
+        """The finding as an object of JSON."""
+        found: Mapping[str, Any] = json.loads(self.text)
+        return found
 
     def line(self) -> str:
         """The event as it is written, and told as JSON."""
-        return json_line({"event": self.status, "revision": self.revision, "time": self.time, "finding": self.finding})
+        head = json.dumps({"event": self.status, "revision": self.revision, "time": self.time}, separators=(",", ":"))
+        return f'{head[:-1]},"finding":{self.text}}}\n'
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +70,7 @@ class Journal:
             if offset >= known_size and key not in self._since:
                 self._since[key] = self._last.get(key)
             status, revision = Status(record["event"]), int(record["revision"])
-            self._last[key] = _Last(status, revision, _digest(record["finding"]), offset)
+            self._last[key] = _Last(status, revision, _digest(_text(record["finding"])), offset)
 
     @property
     def size_bytes(self) -> int:
@@ -76,7 +84,9 @@ class Journal:
 
     def write(self, changes: Iterable[Change]) -> list[Event]:
         """Write what is new among the changes; the events, on disk."""
-        return self._append((Status(change.status), plain_object(change.finding)) for change in changes)
+        return self._append(
+            (Status(change.status), change.finding.finding_id, _text(change.finding)) for change in changes
+        )
 
     def resume(self, changes: Sequence[Change]) -> list[Event]:
         """Write the first changes after a crash, and take back what was told since the checkpoint and no longer holds.
@@ -91,10 +101,10 @@ class Journal:
             if key in told:
                 continue
             if before is None:
-                back.append((Status.WITHDRAWN, self._finding(self._last[key].offset)))
+                back.append((Status.WITHDRAWN, key, self._finding(self._last[key].offset)))
             else:
                 status = Status.UPDATED if before.status == Status.OPENED else before.status
-                back.append((status, self._finding(before.offset)))
+                back.append((status, key, self._finding(before.offset)))
         self._since = {}
         return events + self._append(back)
 
@@ -102,13 +112,14 @@ class Journal:
         """Nothing more is written."""
         self._lines.close()
 
-    def _append(self, news: Iterable[tuple[Status, Mapping[str, Any]]]) -> list[Event]:
+    def _append(self, news: Iterable[tuple[Status, str, str]]) -> list[Event]:
+        """Write what is new. news: status, finding's id, finding as JSON."""
         events: list[Event] = []
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         text: list[str] = []
         at = self._lines.size
-        for given, finding in news:
-            key, digest = str(finding["finding_id"]), _digest(finding)
+        for given, key, finding in news:
+            digest = _digest(finding)
             last = self._last.get(key)
             status = Status.UPDATED if given == Status.OPENED and last is not None and _is_open(last) else given
             if last is not None and last.digest == digest and (last.status == status or _same(last.status, status)):
@@ -123,11 +134,10 @@ class Journal:
             self._lines.append("".join(text))
         return events
 
-    def _finding(self, offset: int) -> Mapping[str, Any]:
+    def _finding(self, offset: int) -> str:
         with self._path.open("rb") as file:
             file.seek(offset)
-            found: Mapping[str, Any] = json.loads(file.readline())["finding"]
-            return found
+            return _text(json.loads(file.readline())["finding"])
 
 
 def _is_open(last: _Last) -> bool:
@@ -139,8 +149,12 @@ def _same(one: Status, other: Status) -> bool:
     return {one, other} == {Status.OPENED, Status.UPDATED}
 
 
-def _digest(finding: Mapping[str, Any]) -> bytes:
-    return blake2b(json_line(dict(finding)).encode(), digest_size=16).digest()
+def _text(finding: Finding | dict[str, Any]) -> str:
+    return json_line(finding).rstrip("\n")
+
+
+def _digest(finding: str) -> bytes:
+    return blake2b(finding.encode(), digest_size=16).digest()
 
 
 def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
