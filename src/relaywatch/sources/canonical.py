@@ -165,6 +165,11 @@ def fitted(table: TableName, rows: pa.RecordBatch, first_row: int, path: Path, q
     return Batch(table, canonical)
 
 
+REMEMBERED: Final = 12
+_remembered: list[tuple[pa.Array, Callable[[pl.Series], pl.Series] | None, pa.Array, pa.Array]] = []
+"""Entries as they came, by what they were made canonical, and what became of them: of a batch's text columns."""
+
+
 def _cast(values: pa.Array, field: pa.Field, path: Path) -> tuple[pa.Array, np.ndarray[Any, np.dtype[np.bool_]]]:
     """The values in the field's type, and which of them do not fit it (these are null)."""
     try:
@@ -190,15 +195,20 @@ def _cast_all(values: pa.Array, field: pa.Field) -> pa.Array:
 def as_dictionary(values: pa.Array, canonical: Callable[[pl.Series], pl.Series] | None) -> pa.DictionaryArray:
     """Text with each entry once, as `canonical` has it; null where an entry is no UTF-8 or has no canonical text.
 
-    Only the entries are converted, never the rows: a long text that repeats stays one.
+    Only the entries are converted, never the rows: a long text that repeats stays one. Batches of one stream or row
+    group share their entries, so the last ones are remembered.
     """
     encoded = values if pa.types.is_dictionary(values.type) else values.dictionary_encode()
+    for entries, by, places, distinct in _remembered:
+        if by is canonical and len(entries) == len(encoded.dictionary) and entries.equals(encoded.dictionary):
+            return pa.DictionaryArray.from_arrays(places.take(encoded.indices), distinct)
     entries = _decoded(encoded.dictionary)
     if canonical is not None:
         entries = canonical(pl.Series(entries, dtype=pl.String)).to_arrow().cast(pa.string())
     distinct = entries.drop_null().unique()
-    indices = pc.index_in(entries, value_set=distinct).take(encoded.indices)
-    return pa.DictionaryArray.from_arrays(indices, distinct)
+    places = pc.index_in(entries, value_set=distinct)
+    _remembered[:] = [(encoded.dictionary, canonical, places, distinct), *_remembered[: REMEMBERED - 1]]
+    return pa.DictionaryArray.from_arrays(places.take(encoded.indices), distinct)
 
 
 def _decoded(entries: pa.Array) -> pa.Array:
