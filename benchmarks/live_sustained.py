@@ -48,6 +48,7 @@ class Memory(threading.Thread):
         self.path, self.resident, self.anonymous = Path(f"/proc/{pid}/status"), 0.0, 0.0
 
     def run(self) -> None:
+        """Look once a second, until the process is gone."""
         while True:
             try:
                 lines = dict(
@@ -178,17 +179,13 @@ def main() -> None:
     cpu = (int(ticks[11]) + int(ticks[12])) / 100.0
     waits = [opened[who] - at for who, own in sent.items() if who in opened and (at := decided_at(own)) is not None]
     plain = python_loop(some)
-    print(
-        f"flows {rows:,} in {seconds:.0f} s: {rows / seconds:,.0f} a second, {rows / cpu:,.0f} a CPU second of the watcher"
-    )
+    told, others = (sum((who in relays) is own for who in opened) for own in (True, False))
+    print(f"flows {rows:,} in {seconds:.0f} s: {rows / seconds:,.0f} a second, {rows / cpu:,.0f} a CPU second")
     print(f"peak resident {memory.resident:.2f} GiB, of it {memory.anonymous:.2f} GiB no file")
-    print(
-        f"relaying apps {len(relays)}, told of {sum(who in relays for who in opened)}, others {sum(who not in relays for who in opened)}"
-    )
+    print(f"relaying apps {len(relays)}, told of {told}; others told of {others}")
     if waits:
-        print(
-            f"from the deciding flow to the finding, s: median {np.median(waits):.2f}, p99 {np.quantile(waits, 0.99):.2f}, of {len(waits)}"
-        )
+        median, worst = np.quantile(waits, [0.5, 0.99])
+        print(f"from the deciding flow to the finding: median {median:.2f} s, p99 {worst:.2f} s, of {len(waits)}")
     print(f"plain Python loop: {plain:,.0f} flows a CPU second; the watcher's is {rows / cpu / plain:.1f} times that")
 
 
