@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
 from scenarios import Recorder, back_connect_relay, listener_relay, own_traffic, tunnel_relay
 
 from relaywatch.detection.settings import Settings
+from relaywatch.engines import lake_hunt
 from relaywatch.engines.lake_hunt import Selection, hunt_lake
+from relaywatch.engines.lake_progress import Progress
+from relaywatch.engines.lake_sieve import Sifted, sift
 from relaywatch.engines.local import Hunt, HuntResult, hunt
 from relaywatch.engines.view import Unwatched
 from relaywatch.governance.exceptions import Exceptions
@@ -96,6 +100,38 @@ class TestSameAsFiles:
 
     def test_sources_that_must_be_joined(self, tmp_path):
         assert same(hunt([EXAMPLES], plan()), hunt_lake(lake_of([EXAMPLES], tmp_path / "lake"), plan()))
+
+
+class TestInterrupted:
+    def test_a_hunt_that_was_cut_off_goes_on_and_finds_the_same(self, tmp_path, monkeypatch):
+        lake = lake_of([fleet(tmp_path / "fleet")], tmp_path / "lake")
+        whole = hunt_lake(lake, plan())
+        looked: list[tuple[date, int]] = []
+
+        def sift_until(stop: int):
+            def look(of: Lake, day: date, shard: int, *further: object) -> Sifted:
+                if len(looked) == stop:
+                    raise KeyboardInterrupt
+                looked.append((day, shard))
+                return sift(of, day, shard, *further)
+
+            return look
+
+        monkeypatch.setattr(lake_hunt, "sift", sift_until(5))
+        with pytest.raises(KeyboardInterrupt):
+            hunt_lake(lake, plan())
+        monkeypatch.setattr(lake_hunt, "sift", sift_until(10_000))
+        assert same(whole, hunt_lake(lake, plan()))
+        assert len(looked) == len(set(looked))
+        assert not any((tmp_path / "lake" / ".hunts").iterdir())
+
+    def test_damaged_progress_is_looked_at_again(self, tmp_path):
+        progress = Progress(lake_of([fleet(tmp_path / "fleet")], tmp_path / "lake"), plan(), "all")
+        progress.keep(date(2026, 1, 1), 7, Sifted(judged=3))
+        assert progress.look(date(2026, 1, 1), 7) == Sifted(judged=3, apps=[ANY], devices=[ANY])
+        (path,) = (tmp_path / "lake" / ".hunts").glob("*/*.arrows")
+        path.write_bytes(path.read_bytes()[:50])
+        assert progress.look(date(2026, 1, 1), 7) is None
 
 
 class TestSelection:

@@ -22,6 +22,7 @@ from relaywatch.detection.spread import party
 from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.judging import Judged, app_name
+from relaywatch.engines.lake_progress import Progress
 from relaywatch.engines.lake_sieve import Sifted, app_hashes, sift
 from relaywatch.engines.local import LISTED_NOT_JUDGED, NO_BYTES, ONLY_COUNTED, Hunt, HuntResult, findings_of, judge
 from relaywatch.engines.records import NO_UID, AppKey
@@ -45,6 +46,12 @@ class Selection:
     days: frozenset[date] | None = None
     devices: frozenset[str] | None = None
 
+    @property
+    def told(self) -> str:
+        """It as text, the same for the same selection."""
+        days = None if self.days is None else sorted(day.isoformat() for day in self.days)
+        return repr((days, None if self.devices is None else sorted(self.devices)))
+
 
 def hunt_lake(lake: Lake, plan: Hunt, selection: Selection | None = None) -> HuntResult:
     """Hunt a lake, or some days and devices of it: what a hunt over the same rows as files finds.
@@ -64,12 +71,14 @@ def hunt_lake(lake: Lake, plan: Hunt, selection: Selection | None = None) -> Hun
             judged, counts = judge(view.intake, plan), Counter(view.intake.rows)
             findings = findings_of(judged, view, plan)
         else:
-            sifted = _sifted(lake, places, chosen, plan)
+            progress = Progress(lake, plan, chosen.told)
+            sifted = _sifted(lake, places, chosen, plan, progress)
             _take_cases(view, lake, sifted)
             joined(view)
             judged = _told(judge(view.intake, plan), sifted)
             counts = _counts(view, sifted)
             findings = findings_of(judged, view, plan, lambda wanted: _installs(lake, places, chosen, wanted))
+            progress.done()
         summary = _summary(view, lake, counts, judged)
     return HuntResult(findings, replace(summary, seconds=time.monotonic() - started))
 
@@ -104,13 +113,21 @@ def _take_all(view: View, lake: Lake, places: list[Place], chosen: Selection) ->
         view.intake.add(Batch("inventory", rows))
 
 
-def _sifted(lake: Lake, places: list[Place], chosen: Selection, plan: Hunt) -> dict[Place, Sifted]:
-    """The first look at every partition."""
+def _sifted(lake: Lake, places: list[Place], chosen: Selection, plan: Hunt, progress: Progress) -> dict[Place, Sifted]:
+    """The first look at every partition, those of an interrupted hunt aside."""
     plan.watcher.judging(len(places))
     found = {}
+
+    def look(place: Place) -> Sifted:
+        before = progress.look(*place)
+        if before is not None:
+            return before
+        sifted = sift(lake, place[0], place[1], chosen.devices, plan)
+        progress.keep(*place, sifted)
+        return sifted
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        looks = pool.map(lambda place: sift(lake, place[0], place[1], chosen.devices, plan), places)
-        for place, sifted in zip(places, looks, strict=True):
+        for place, sifted in zip(places, pool.map(look, places), strict=True):
             found[place] = sifted
             plan.watcher.judged()
     return found

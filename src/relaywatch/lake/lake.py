@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,12 @@ class Lake:
     def shards(self, table: TableName) -> list[int]:
         """Shards of a table that have rows on any day, rising."""
         return sorted({part.shard for part in self._files if part.table == table and part.shard is not None})
+
+    @property
+    def digest(self) -> str:
+        """A text that changes whenever the lake's files do."""
+        files = sorted((file.path, file.rows, file.size_bytes) for files in self._files.values() for file in files)
+        return blake2b(repr(files).encode(), digest_size=16).hexdigest()
 
     def sources(self) -> dict[str, str]:
         """Format (the reader's name) by source name, of all that was imported."""
