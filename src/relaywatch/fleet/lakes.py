@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
@@ -14,6 +15,7 @@ from pyspark.sql import DataFrame, SparkSession
 from relaywatch.detection.calibration import Tables
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.local import Hunt
+from relaywatch.engines.open_days import AT_ONCE
 from relaywatch.fleet import columns
 from relaywatch.fleet.hunting import Fleet, FleetResult, account_of, conclude, context_of, told_in
 from relaywatch.fleet.installs import installs_of
@@ -21,6 +23,8 @@ from relaywatch.fleet.sieve import RESULT_SQL, Sifted, Told
 from relaywatch.fleet.whole_rows import device_pieces, sift_rows, to_judge
 from relaywatch.lake.lake import Lake
 from relaywatch.model.tables import TableName
+
+TASKS_A_CORE: Final = 4
 
 
 def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
@@ -32,14 +36,21 @@ def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
     lake = Lake.open(folder)
     parts = sorted({*lake.partitions("flows"), *lake.partitions("volumes")})
     fleet = _fleet(spark, lake).canonical(plan.settings.allowed_destinations)
-    names = spark.sparkContext.parallelize([(day.isoformat(), shard) for day, shard in parts], max(1, len(parts)))
-    tasks = spark.createDataFrame(names, "day string, shard int")
+    named = [(day.isoformat(), shard) for day, shard in parts]
+    tasks = spark.createDataFrame(spark.sparkContext.parallelize(named, _tasks(spark, lake)), "day string, shard int")
     told = tasks.mapInArrow(_sieve(folder, plan.settings, plan.tables), RESULT_SQL).toArrow()
     found = told_in(told)
     context, devices = context_of(spark, fleet.signals, fleet.inventory, found.devices())
     ask = partial(installs_of, spark, fleet.flows, names=devices)
     findings = conclude([*found.rows, *context], found.judged, plan, lake.sources(), ask)
     return FleetResult(findings, account_of(found, started))
+
+
+def _tasks(spark: SparkSession, lake: Lake) -> int:
+    """A task for each AT_ONCE rows, and enough of them for every core to be busy to the end."""
+    sizes = lake.sizes()
+    rows = sizes["flows"].rows + sizes["volumes"].rows
+    return max(rows // AT_ONCE, spark.sparkContext.defaultParallelism * TASKS_A_CORE)
 
 
 def _fleet(spark: SparkSession, lake: Lake) -> Fleet:
