@@ -17,6 +17,7 @@ from relaywatch.detection.settings import load
 from relaywatch.engines.local import Hunt
 from relaywatch.enrichment.loading import load_enrichment
 from relaywatch.governance.exceptions import Exceptions, load_exceptions
+from relaywatch.lake.lake import Lake
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.outputs.native import json_line
 from relaywatch.outputs.terminal import WIDEST, panel
@@ -80,6 +81,8 @@ def hunt_command(
     from relaywatch.fleet.session import fleet_at
 
     if lake is not None:
+        if len(formats := set(Lake.open(lake).sources().values())) > 1:
+            tell(f"not joined: the lake's {len(formats)} formats are judged as they are; relaywatch hunt joins them")
         result = hunt_lake(spark, lake, plan)
     else:
         result = hunt(spark, fleet_at(spark, paths or ()), plan, partitions)

@@ -3,24 +3,47 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
-from functools import partial
+from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
+import polars as pl
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from relaywatch.detection.calibration import Tables
 from relaywatch.detection.settings import Settings
+from relaywatch.detection.spread import party
+from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.local import Hunt
-from relaywatch.fleet import columns
-from relaywatch.fleet.hunting import Fleet, FleetResult, account_of, conclude, context_of, told_in
-from relaywatch.fleet.installs import installs_of
+from relaywatch.engines.open_days import AT_ONCE
+from relaywatch.fleet.hunting import FleetResult, account_of, conclude, context_of, told_in
 from relaywatch.fleet.sieve import RESULT_SQL, Sifted, Told
-from relaywatch.fleet.whole_rows import device_pieces, sift_rows, to_judge
+from relaywatch.fleet.whole_rows import Rows, device_pieces, sift_rows, to_judge
 from relaywatch.lake.lake import Lake
+from relaywatch.lake.layout import day_number
+from relaywatch.model.schemas import Direction
 from relaywatch.model.tables import TableName
+
+TASKS_A_CORE: Final = 4
+_REMEMBERED: Final = 262_144
+_ENDS: Final = ("remote_hostname", "remote_ip")
+_ASKED: Final = ("device_uid", "android_package", *_ENDS, "direction_id")
+_WANTED: Final = {"package": pl.String, "party": pl.String}
+_MET: Final = pl.Schema(
+    {
+        "day": pl.Int32,
+        "package": pl.String,
+        "party": pl.String,
+        "first": pl.String,
+        "last": pl.String,
+        "devices": pl.Int64,
+    }
+)
+_MET_ARROW: Final = pl.DataFrame(schema=_MET).to_arrow(compat_level=pl.CompatLevel.oldest()).schema
+_CONTACTS: Final = "day int, package string, party string, first string, last string, devices bigint"
 
 
 def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
@@ -31,25 +54,32 @@ def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
     started = time.monotonic()
     lake = Lake.open(folder)
     parts = sorted({*lake.partitions("flows"), *lake.partitions("volumes")})
-    fleet = _fleet(spark, lake).canonical(plan.settings.allowed_destinations)
-    names = spark.sparkContext.parallelize([(day.isoformat(), shard) for day, shard in parts], max(1, len(parts)))
-    tasks = spark.createDataFrame(names, "day string, shard int")
+    named = [(day.isoformat(), shard) for day, shard in parts]
+    tasks = spark.createDataFrame(spark.sparkContext.parallelize(named, _tasks(spark, lake)), "day string, shard int")
     told = tasks.mapInArrow(_sieve(folder, plan.settings, plan.tables), RESULT_SQL).toArrow()
     found = told_in(told)
-    context, devices = context_of(spark, fleet.signals, fleet.inventory, found.devices())
-    ask = partial(installs_of, spark, fleet.flows, names=devices)
+    signals, inventory = (_table(spark, lake, name) for name in ("signals", "inventory"))
+    context, _ = context_of(spark, signals, inventory, found.devices())
+
+    def ask(wanted: Mapping[Packaged, set[str]]) -> Installs:
+        met = tasks.mapInArrow(_contacts(folder, wanted, plan.settings), _CONTACTS).toArrow() if wanted else None
+        return _installs(wanted, met)
+
     findings = conclude([*found.rows, *context], found.judged, plan, lake.sources(), ask)
     return FleetResult(findings, account_of(found, started))
 
 
-def _fleet(spark: SparkSession, lake: Lake) -> Fleet:
-    """The lake's tables as Spark reads them."""
+def _tasks(spark: SparkSession, lake: Lake) -> int:
+    """A task for each AT_ONCE rows, and enough of them for every core to be busy to the end."""
+    sizes = lake.sizes()
+    rows = sizes["flows"].rows + sizes["volumes"].rows
+    return max(rows // AT_ONCE, spark.sparkContext.defaultParallelism * TASKS_A_CORE)
 
-    def table(name: TableName) -> DataFrame:
-        paths = [str(path.absolute()) for path in lake.paths(name)]
-        return spark.read.parquet(*paths) if paths else columns.empty(spark, name)
 
-    return Fleet(table("flows"), None, table("signals"), table("inventory"))
+def _table(spark: SparkSession, lake: Lake, name: TableName) -> DataFrame | None:
+    """A table of the lake as Spark reads it."""
+    paths = [str(path.absolute()) for path in lake.paths(name)]
+    return spark.read.parquet(*paths) if paths else None
 
 
 def _sieve(
@@ -77,3 +107,60 @@ def _sift_partition(lake: Lake, day: date, shard: int, settings: Settings, table
     found.counts[Told.UNUSED] += with_volumes - found.counts[Told.VOLUMES]
     found.counts[Told.VOLUMES] = with_volumes
     return found.table()
+
+
+def _contacts(
+    folder: Path, wanted: Mapping[Packaged, set[str]], settings: Settings
+) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+    """A function for mapInArrow: days and shards in, what installs there contact of the wanted parties out."""
+
+    def met(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        lake, parties = Lake.open(folder), lru_cache(_REMEMBERED)(party)
+        for batch in batches:
+            for day, shard in zip(batch["day"].to_pylist(), batch["shard"].to_pylist(), strict=True):
+                number = day_number(date.fromisoformat(day))
+                asked = [(package, who) for (on, package), each in wanted.items() if on == number for who in each]
+                if asked:
+                    rows = to_judge(list(lake.read("flows", date.fromisoformat(day), shard, _ASKED)), settings)
+                    yield from _met(number, rows, pl.DataFrame(asked, _WANTED, orient="row"), parties)
+
+    return met
+
+
+def _met(
+    day: int, rows: Rows, asked: pl.DataFrame, parties: Callable[[str | None, str], str]
+) -> Iterator[pa.RecordBatch]:
+    """Two devices of each party that is asked for, and, where the party is null, the number of each package's."""
+    if not rows:
+        return
+    flows = pl.DataFrame(pa.Table.from_batches(rows)).rename({"android_package": "package", "device_uid": "device"})
+    flows = flows.with_columns(pl.col("package", "device").cast(pl.String)).with_columns(
+        pl.col("package").fill_null("")
+    )
+    own = flows.join(asked.select("package").unique(), on="package", how="semi")
+    dialled = own.filter(pl.col("direction_id") != int(Direction.INBOUND))
+    ends = dialled.select(_ENDS).unique()
+    who = [parties(name, address or "") for name, address in ends.cast(pl.String).iter_rows()]
+    named = dialled.join(ends.with_columns(pl.Series("party", who, pl.String)), on=_ENDS, nulls_equal=True)
+    reached = named.join(asked, on=["package", "party"], how="semi").group_by("package", "party")
+    both = reached.agg(pl.min("device").alias("first"), pl.max("device").alias("last"), pl.lit(0).alias("devices"))
+    counted = own.group_by("package").agg(pl.col("device").n_unique().alias("devices"))
+    for found in (both, counted):
+        columns = {name: kind for name, kind in _MET.items() if name not in found.columns}
+        every = found.with_columns(pl.lit(None, kind).alias(name) for name, kind in columns.items())
+        dated = every.with_columns(pl.lit(day, pl.Int32).alias("day")).select(_MET.names()).cast(_MET)
+        yield from dated.to_arrow().cast(_MET_ARROW).to_batches()
+
+
+def _installs(wanted: Mapping[Packaged, set[str]], met: pa.Table | None) -> Installs:
+    installs = Installs(wanted)
+    if met is None:
+        return installs
+    rows = pl.DataFrame(met)
+    counted = rows.filter(pl.col("party").is_null()).group_by("day", "package").agg(pl.sum("devices"))
+    for day, package, devices in counted.iter_rows():
+        installs.installed_on((day, package), devices)
+    for end in ("first", "last"):
+        held = rows.filter(pl.col("party").is_not_null())
+        installs.contacted(held.select("day", "package", "party", pl.col(end).alias("device")))
+    return installs

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pyspark.errors import AnalysisException
 from pyspark.sql import DataFrame, SparkSession
 
@@ -70,7 +72,7 @@ def fleet_at(spark: SparkSession, paths: Sequence[str]) -> Fleet:
     """
     found: dict[TableName, list[str]] = defaultdict(list)
     for path in _each(paths):
-        table = table_of(frozenset(read(spark, [path]).columns))
+        table = table_of(frozenset(_columns(spark, path)))
         if table is None:
             raise RelaywatchError(f"{path}: holds no canonical table. Name its columns as the schema does.")
         found[table].append(path)
@@ -87,6 +89,16 @@ def _each(paths: Sequence[str]) -> Iterator[str]:
             yield from sorted(str(entry) for entry in folder.iterdir() if entry.suffix == ".parquet" or entry.is_dir())
         else:
             yield path
+
+
+def _columns(spark: SparkSession, path: str) -> Sequence[str]:
+    """The columns of what stands at a path; a file of this machine is asked without Spark, as there may be many."""
+    if Path(path).is_file():
+        try:
+            return list(pq.read_schema(path).names)
+        except (OSError, pa.ArrowException) as error:
+            raise RelaywatchError(f"{path}: damaged, or no Parquet. Write the file again.") from error
+    return read(spark, [path]).columns
 
 
 def read(spark: SparkSession, paths: Sequence[str]) -> DataFrame:
