@@ -37,6 +37,7 @@ from relaywatch.simulation.plan import Plan
 from relaywatch.simulation.stream import Simulation
 
 ROWS = 15_000
+WINDOW_S, LIKE = 10.0, (0.8, 1.25)
 Key = tuple[str, str]
 
 
@@ -122,26 +123,21 @@ it the prior keeps it silent."""
 
 
 def python_loop(batches: list[pa.RecordBatch]) -> float:
-    """Flows a second of a loop that compares each flow with the last 16 of its app, in plain Python."""
+    """Flows a CPU second of a loop that compares each flow with the last 16 of its app, row by row in plain Python."""
     last: dict[Key, deque] = defaultdict(lambda: deque(maxlen=16))
-    names = ("device_uid", "android_package", "start_time", "bytes_out", "bytes_in")
-    columns = [
-        [batch.column(name).cast(pa.int64()) if name == "start_time" else batch.column(name) for name in names]
-        for batch in batches
-    ]
-    rows = [row for batch in columns for row in zip(*(column.to_pylist() for column in batch), strict=True)]
-    begun, found = time.process_time(), 0
-    for device, package, start, sent, received in rows:
-        held = last[device, package]
-        for before, out, came in held:
-            if (
-                abs(start - before) < 10_000_000
-                and 0.8 < (sent + 40) / (came + 40) < 1.25
-                and 0.8 < (received + 40) / (out + 40) < 1.25
-            ):
-                found += 1
-        held.append((start, sent, received))
-    return len(rows) / (time.process_time() - begun)
+    begun, found, rows = time.process_time(), 0, 0
+    for batch in batches:
+        for row in batch.to_pylist():
+            held = last[row["device_uid"], row["android_package"]]
+            found += sum(
+                abs((row["start_time"] - before["start_time"]).total_seconds()) < WINDOW_S
+                and LIKE[0] < (row["bytes_out"] + 40) / (before["bytes_in"] + 40) < LIKE[1]
+                and LIKE[0] < (row["bytes_in"] + 40) / (before["bytes_out"] + 40) < LIKE[1]
+                for before in held
+            )
+            held.append(row)
+            rows += 1
+    return rows / (time.process_time() - begun)
 
 
 def main() -> None:
@@ -186,7 +182,7 @@ def main() -> None:
     if waits:
         median, worst = np.quantile(waits, [0.5, 0.99])
         print(f"from the deciding flow to the finding: median {median:.2f} s, p99 {worst:.2f} s, of {len(waits)}")
-    print(f"plain Python loop: {plain:,.0f} flows a CPU second; the watcher's is {rows / cpu / plain:.1f} times that")
+    print(f"plain Python loop that compares, and judges nothing: {plain:,.0f} flows a CPU second")
 
 
 if __name__ == "__main__":

@@ -138,6 +138,8 @@ class Kernel:
         found = self._say(touched)
         for day in self._days_over():
             found += self._conclude(day)
+        self.open.flows.relax()
+        self.open.volumes.relax()
         return found
 
     def drain(self) -> list[Change]:
