@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from datetime import UTC, date, datetime
 from pathlib import Path
-from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -128,7 +127,9 @@ class TestInterrupted:
     def test_damaged_progress_is_looked_at_again(self, tmp_path):
         progress = Progress(lake_of([fleet(tmp_path / "fleet")], tmp_path / "lake"), plan(), "all")
         progress.keep(date(2026, 1, 1), 7, Sifted(judged=3))
-        assert progress.look(date(2026, 1, 1), 7) == Sifted(judged=3, apps=[ANY], devices=[ANY])
+        kept = progress.look(date(2026, 1, 1), 7)
+        assert kept is not None
+        assert kept.judged == 3
         (path,) = (tmp_path / "lake" / ".hunts").glob("*/*.arrows")
         path.write_bytes(path.read_bytes()[:50])
         assert progress.look(date(2026, 1, 1), 7) is None

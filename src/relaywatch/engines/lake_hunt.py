@@ -31,7 +31,7 @@ from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number, shard_of
 from relaywatch.model.errors import LakeError
 from relaywatch.model.quarantine import Quarantine
-from relaywatch.model.schemas import TABLES, Direction
+from relaywatch.model.schemas import TABLES, Direction, IdentifierKind
 from relaywatch.model.tables import Batch, TableName
 from relaywatch.outputs.summary import HuntSummary, NotJudged, UnitRead
 
@@ -97,7 +97,17 @@ def _places(lake: Lake, chosen: Selection) -> list[Place]:
 def _needs_joining(lake: Lake) -> bool:
     """Whether rows must be seen together before any is judged: of several sensors, or under several names."""
     several = len(set(lake.sources().values())) > 1
-    return several or lake.inventory()["identifier"].null_count < lake.inventory().num_rows or lake.has_first_seen()
+    return several or _names_several(lake.inventory()) or lake.has_first_seen()
+
+
+def _names_several(inventory: pa.Table) -> bool:
+    """Whether an identifier may bring records under another name: several devices bear it, or it passes on."""
+    columns = ["device_uid", "identifier_kind", "identifier"]
+    told = pl.DataFrame({name: pl.Series(inventory[name].cast(pa.string())) for name in columns}).drop_nulls().unique()
+    passing = told["identifier_kind"].is_in(
+        [str(IdentifierKind.IP), str(IdentifierKind.MAC), str(IdentifierKind.HOSTNAME)]
+    )
+    return bool(passing.any()) or told.select(columns[1:]).n_unique() < told.height
 
 
 def _take_all(view: View, lake: Lake, places: list[Place], chosen: Selection) -> None:

@@ -184,7 +184,6 @@ class Writer:
                 "flow_id": filled.flow_id,
                 "start_time": filled.start,
                 "end_time": filled.end,
-                "start_observability": ones,
                 "protocol_num": filled.protocol,
                 "direction_id": filled.direction,
                 "direction_observability": ones,
