@@ -261,7 +261,8 @@ def _contacts(
     rows = pa.Table.from_batches([*batches, none], schema).unify_dictionaries().combine_chunks()
     texts = {name: pl.Series(rows[name].chunk(0).dictionary, dtype=pl.String) for name in _WHOM}
     codes = pl.DataFrame({name: rows[name].chunk(0).indices for name in _WHOM}).with_row_index()
-    own = codes.filter(pl.col("android_package").is_in(texts["android_package"].is_in(packages).arg_true()))
+    wanted_codes = texts["android_package"].is_in(packages).arg_true().to_list()
+    own = codes.filter(pl.col("android_package").is_in(wanted_codes))
     had = own.group_by("android_package").agg(pl.col("device_uid").n_unique().alias("devices"))
     dialled = own.filter(pl.Series(rows["direction_id"]).ne(int(Direction.INBOUND)).gather(own["index"]))
     row = pl.col("index")
