@@ -147,7 +147,7 @@ class TestStatus:
         work = tmp_path / "work"
         work.mkdir()
         monkeypatch.setattr(tempfile, "tempdir", str(work))
-        monkeypatch.setattr("relaywatch.engines.local.arrange", interrupted)
+        monkeypatch.setattr("relaywatch.engines.judging.arrange", interrupted)
         status, out, err = run("hunt", relays, "--json")
         assert (status, out) == (Exit.INTERRUPTED, "")
         assert err == "relaywatch: interrupted; nothing was kept\n"

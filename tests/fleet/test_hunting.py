@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'relaywatch[spark]'")
 
-import fleets
+import spark_fleets
 
 from relaywatch.detection.settings import load
 from relaywatch.fleet.hunting import hunt
@@ -22,19 +22,19 @@ TRACES = Path(__file__).parents[2] / "examples" / "traces"
 
 @pytest.fixture(scope="module")
 def simulated(tmp_path_factory):
-    return fleets.written(fleets.simulated(), tmp_path_factory.mktemp("fleet"))
+    return spark_fleets.written(spark_fleets.simulated(), tmp_path_factory.mktemp("fleet"))
 
 
-def agree(spark, folder, plan=fleets.PLAN):
+def agree(spark, folder, plan=spark_fleets.PLAN):
     """The fleet's result, which must be that of files."""
-    here, there = fleets.local(folder, plan), hunt(spark, fleet_at(spark, [str(folder)]), plan)
+    here, there = spark_fleets.local(folder, plan), hunt(spark, fleet_at(spark, [str(folder)]), plan)
     assert there.findings == here.findings
     assert there.account.duplicates == here.summary.duplicate_flows
     return there
 
 
 def test_measured_traces_give_the_findings_of_a_hunt_of_files(spark, tmp_path):
-    found = agree(spark, fleets.written(fleets.read(TRACES), tmp_path))
+    found = agree(spark, spark_fleets.written(spark_fleets.read(TRACES), tmp_path))
     assert found.findings
 
 
@@ -47,7 +47,7 @@ def test_a_fleet_with_faults_and_a_hot_device_gives_the_findings_of_a_hunt_of_fi
 def test_a_lake_gives_the_findings_of_a_hunt_of_files(spark, simulated, tmp_path, run):
     lake = tmp_path / "lake"
     assert run("lake", "import", simulated, "--lake", lake)[0] == 0
-    found, here = hunt_lake(spark, lake, fleets.PLAN), fleets.local(simulated)
+    found, here = hunt_lake(spark, lake, spark_fleets.PLAN), spark_fleets.local(simulated)
     assert found.findings == here.findings
     assert found.account.duplicates == here.summary.duplicate_flows
 
@@ -58,26 +58,26 @@ def test_sessions_that_no_app_is_known_for_are_judged_with_their_device(spark, s
         names = ("android_package", "android_uid")
         return flows.with_columns(pl.when(~accepted).then(pl.col(name)).alias(name) for name in names)
 
-    tables = fleets.changed(fleets.read(simulated), unlaid)
-    found = agree(spark, fleets.written(tables, tmp_path))
+    tables = spark_fleets.changed(spark_fleets.read(simulated), unlaid)
+    found = agree(spark, spark_fleets.written(tables, tmp_path))
     assert any(finding.app.package is None for finding in found.findings)
 
 
 def test_allowed_destinations_are_left_out_as_in_files(spark, simulated):
-    before = fleets.local(simulated).findings
+    before = spark_fleets.local(simulated).findings
     names = sorted({leg.name for finding in before for leg in finding.destinations if leg.name.endswith(".example")})
     settings = load(None, [f"AllowedDestinationList={','.join(names)}"])
-    assert agree(spark, simulated, replace(fleets.PLAN, settings=settings)).findings != before
+    assert agree(spark, simulated, replace(spark_fleets.PLAN, settings=settings)).findings != before
 
 
 def test_rows_that_do_not_fit_are_counted_and_left_out(spark, simulated, tmp_path):
-    tables = fleets.read(simulated)
+    tables = spark_fleets.read(simulated)
     flows = pl.DataFrame(tables["flows"]).with_columns(
         pl.when(pl.int_range(pl.len()) % 1_000 == 0).then(-5).otherwise(pl.col("bytes_out")).alias("bytes_out")
     )
-    folder = fleets.written({**tables, "flows": flows.to_arrow()}, tmp_path)
+    folder = spark_fleets.written({**tables, "flows": flows.to_arrow()}, tmp_path)
     found = agree(spark, folder)
-    assert found.account.unfit == fleets.local(folder).summary.quarantine.total > 0
+    assert found.account.unfit == spark_fleets.local(folder).summary.quarantine.total > 0
 
 
 def test_a_table_without_a_required_column_is_refused_by_name(spark, simulated, tmp_path):
@@ -86,7 +86,7 @@ def test_a_table_without_a_required_column_is_refused_by_name(spark, simulated, 
         fleet_at(spark, [str(tmp_path)])
     fleet = replace(fleet_at(spark, [str(simulated)]), flows=spark.read.parquet(str(tmp_path / "flows.parquet")))
     with pytest.raises(RelaywatchError, match="position"):
-        hunt(spark, fleet, fleets.PLAN)
+        hunt(spark, fleet, spark_fleets.PLAN)
 
 
 def test_the_command_writes_what_a_hunt_of_files_writes(spark, simulated, run):

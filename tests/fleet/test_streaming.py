@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("pyspark", reason="pyspark is not installed: pip install 'relaywatch[spark]'")
 
-import fleets
+import spark_fleets
 
 from relaywatch.fleet.session import files_of, read
 from relaywatch.fleet.streaming import Stream, conclude_stream, end, start
@@ -37,12 +37,12 @@ def arrive(tables, folder, name, part, parts):
 def go_on(spark, folder, stream):
     """Take in what is there."""
     frames = (files_of(spark, str(folder / table), table) for table in ("flows", "volumes"))
-    start(spark, *frames, fleets.PLAN, stream, once=True).awaitTermination()
+    start(spark, *frames, spark_fleets.PLAN, stream, once=True).awaitTermination()
 
 
 def concluded(spark, stream, folder):
     context = (read(spark, [str(folder / f"{table}.parquet")]) for table in ("signals", "inventory"))
-    return conclude_stream(spark, stream, fleets.PLAN, *context)
+    return conclude_stream(spark, stream, spark_fleets.PLAN, *context)
 
 
 def wait_for(path: Path, process):
@@ -54,7 +54,7 @@ def wait_for(path: Path, process):
 
 
 def test_a_stream_whose_driver_is_killed_gives_the_findings_of_a_hunt_of_files(spark, tmp_path):
-    whole = fleets.written(tables := fleets.simulated(SMALL), tmp_path / "whole")
+    whole = spark_fleets.written(tables := spark_fleets.simulated(SMALL), tmp_path / "whole")
     stream, come = Stream(str(tmp_path / "out"), shards=3), tmp_path / "come"
     arrive(tables, come, "a", 0, 2)
     inputs = [f"--{table}={come / table}" for table in ("flows", "volumes")]
@@ -69,7 +69,7 @@ def test_a_stream_whose_driver_is_killed_gives_the_findings_of_a_hunt_of_files(s
             os.killpg(process.pid, signal.SIGKILL)
     end(spark, stream)
     go_on(spark, come, stream)
-    here, there = fleets.local(whole), concluded(spark, stream, whole)
+    here, there = spark_fleets.local(whole), concluded(spark, stream, whole)
     assert there.findings == here.findings
     assert there.findings
     assert there.account.rows == {table: len(tables[table]) for table in ("flows", "volumes")}
