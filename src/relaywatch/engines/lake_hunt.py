@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
@@ -19,6 +17,7 @@ import pyarrow.compute as pc
 
 from relaywatch.detection.columns import Keys
 from relaywatch.detection.spread import party
+from relaywatch.engines.cores import on_all_cores
 from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.judging import Judged, app_name
@@ -136,10 +135,9 @@ def _sifted(lake: Lake, places: list[Place], chosen: Selection, plan: Hunt, prog
         progress.keep(*place, sifted)
         return sifted
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for place, sifted in zip(places, pool.map(look, places), strict=True):
-            found[place] = sifted
-            plan.watcher.judged()
+    for place, sifted in zip(places, on_all_cores(look, places), strict=True):
+        found[place] = sifted
+        plan.watcher.judged()
     return found
 
 
@@ -229,8 +227,7 @@ def _installs(lake: Lake, places: list[Place], chosen: Selection, wanted: Mappin
     installs = Installs(wanted)
     days, flows = {day for day, _ in wanted}, set(lake.partitions("flows"))
     asked = [place for place in places if place in flows and day_number(place[0]) in days]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        found = list(pool.map(lambda place: _contacts(lake, place, chosen, wanted), asked))
+    found = list(on_all_cores(lambda place: _contacts(lake, place, chosen, wanted), asked))
     if not found:
         return installs
     for day, package, count in pl.concat([had for had, _ in found]).group_by("day", "package").sum().iter_rows():

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +17,7 @@ from relaywatch.detection.columns import Ints
 from relaywatch.detection.settings import Settings
 from relaywatch.engines import shards
 from relaywatch.engines.cases import Case
+from relaywatch.engines.cores import on_all_cores
 from relaywatch.engines.findings import Directory, Draft, draft_of
 from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import Installs, Packaged, installs_of
@@ -96,18 +95,14 @@ def judge(intake: Intake, plan: Hunt) -> Judged:
     """Judge every app, shard by shard, on all cores; only cases are kept."""
     plan.watcher.judging(shards.SHARDS)
     result = Judged()
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for part, counted in pool.map(lambda shard: _judge_shard(shard, intake, plan), range(shards.SHARDS)):
-            registry = intake.registry
-            result.not_judged += not_judged(
-                counted, registry, "only its byte counters are seen, none of its connections"
-            )
-            result.not_judged += not_judged(part.silent, registry, "no flow has byte counts")
-            result.cases += part.cases()
-            result.apps.update(day for _, day in part.told)
-            result.duplicates += part.duplicates
-            result.unmatched += part.unmatched
-            plan.watcher.judged()
+    for part, counted in on_all_cores(lambda shard: _judge_shard(shard, intake, plan), range(shards.SHARDS)):
+        result.not_judged += not_judged(counted, intake.registry, ONLY_COUNTED)
+        result.not_judged += not_judged(part.silent, intake.registry, NO_BYTES)
+        result.cases += part.cases()
+        result.apps.update(day for _, day in part.told)
+        result.duplicates += part.duplicates
+        result.unmatched += part.unmatched
+        plan.watcher.judged()
     return result
 
 
