@@ -11,6 +11,7 @@ from relaywatch.detection.bridging import (
     NO_MATCH,
     TOGETHER_S,
     conservation,
+    may_score,
     own_match,
     pair_score,
     score_bridging,
@@ -220,3 +221,22 @@ def test_pairs_ruled_out_unscored_are_never_the_best(seed, inbound):
         soon = (group.start >= group.start[leg] - EARLY_S) & (group.start <= group.start[leg] + WINDOW_S)
         every = [pair_score(group, leg, row, WINDOW_S) for row in np.flatnonzero(near | soon).tolist()]
         assert best == max([NO_MATCH, *every])
+
+
+@pytest.mark.parametrize("relay", [listener, back_connect])
+def test_a_group_that_is_passed_over_unscored_has_no_evidence(relay):
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        flows = relay(rng) if seed % 2 else [Flow(*row) for row in _unrelated(rng)]
+        columns = flow_columns(flows)
+        may = bool(may_score(columns, WINDOW_S, FEWEST_BRIDGES, UPLINK, MEASURED)[0])
+        assert may or evidence(flows) == 0.0
+        assert may == (seed % 2 == 1)
+
+
+def _unrelated(rng: np.random.Generator) -> list[tuple[float, float, float, float, int]]:
+    """Flows of an app that talks for itself."""
+    starts = np.sort(rng.uniform(0, 900, 60)).tolist()
+    return [
+        (at, at + 2.0, float(rng.lognormal(6, 1)), float(rng.lognormal(9, 1)), int(rng.integers(5))) for at in starts
+    ]

@@ -347,13 +347,19 @@ def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, t
 
 
 @compiled
+def _may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Tables) -> bool:
+    """Whether a few exchanges leave evidence for one client side; counts: of its pairs' grades."""
+    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
+    return log_evidence(at_first, counts, RELAYED_SHARES) > 0.0
+
+
+@compiled
 def _score_side(group: Group, legs: Ints, window: float, sessions: int, tables: Tables) -> float:
     """Log evidence of one client side; -inf below `sessions` sure bridges."""
     if not _has_sure(group, legs, window, sessions):
         return -np.inf
     counts = grade_counts(own_match(group, legs, legs, window)[0])
-    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
-    if log_evidence(at_first, counts, RELAYED_SHARES) <= 0.0:
+    if not _may_bridge(group, legs, counts, window, tables):
         return -np.inf
     return log_evidence(leg_ratios(group, legs, window, tables), counts, RELAYED_SHARES)
 
@@ -426,4 +432,25 @@ def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: flo
             evidence = score_sides(group_of(flows, g), window, sessions, uplink, tables)[0]
             if len(evidence) > 0:
                 result[g] = max(0.0, evidence.max())
+    return result
+
+
+@compiled
+def may_score(flows: FlowColumns, window: float, sessions: int, uplink: float, tables: Tables) -> Flags:
+    """Whether score_bridging may find evidence in each group: where it says no there is none. Arguments as there."""
+    groups = len(flows.offsets) - 1
+    result = np.zeros(groups, np.bool_)
+    for g in range(groups):
+        if flows.offsets[g + 1] - flows.offsets[g] < 2 * sessions:
+            continue
+        group = group_of(flows, g)
+        order, begins, ends, _ = largest_sides(group, uplink)
+        for k in range(len(begins)):
+            legs = order[begins[k] : ends[k]]
+            if len(legs) < sessions or not _has_sure(group, legs, window, sessions):
+                continue
+            counts = grade_counts(own_match(group, legs, legs, window)[0])
+            if _may_bridge(group, legs, counts, window, tables):
+                result[g] = True
+                break
     return result

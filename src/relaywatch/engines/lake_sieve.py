@@ -19,12 +19,11 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relaywatch.detection.bridging import score_bridging
+from relaywatch.detection.bridging import may_score
 from relaywatch.detection.calibration import FEWEST_BRIDGES
 from relaywatch.detection.columns import Flags, FlowColumns, Ints, Keys, client_sides
 from relaywatch.detection.totals import score_totals
 from relaywatch.engines.arrangement import LOOKUP_PORTS, SECOND, US
-from relaywatch.engines.cases import LEAST_EVIDENCE
 from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.judging import Part, judge_part
 from relaywatch.engines.local import Hunt
@@ -68,8 +67,8 @@ NOT_KNOWN: Final = -1
 class Sifted:
     """What the first look at a partition found.
 
-    cases: apps that have one; judged: app-days; apps, devices: hashes of those with flows; silent: apps without byte
-    counts; the others count rows.
+    cases: apps that have one, or may have; judged: app-days; apps, devices: hashes of those with flows; silent: apps
+    without byte counts; counted: apps of which only the whole uid's bytes are known; the others count rows.
     """
 
     cases: set[AppKey] = field(default_factory=set)
@@ -212,8 +211,8 @@ def _score(rows: pa.Table, found: Sifted, plan: Hunt) -> set[str]:
     if len(groups):
         columns = held.columns(groups)
         uplink = float(plan.settings.uplink_bytes_threshold)
-        strongest = score_bridging(columns, plan.settings.time_window_s, FEWEST_BRIDGES, uplink, plan.tables)
-        found.cases |= held.keys(groups[(strongest >= LEAST_EVIDENCE) | score_totals(columns, uplink)])
+        bridged = may_score(columns, plan.settings.time_window_s, FEWEST_BRIDGES, uplink, plan.tables)
+        found.cases |= held.keys(groups[bridged | score_totals(columns, uplink)])
         known = (columns.bytes_out >= 0) & (columns.bytes_in >= 0)
         found.silent |= held.keys(groups[~np.logical_or.reduceat(known, columns.offsets[:-1])])
         found.flows += len(columns.start)
