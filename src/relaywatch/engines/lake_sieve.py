@@ -28,7 +28,6 @@ from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.judging import Part, judge_part
 from relaywatch.engines.local import Hunt
 from relaywatch.engines.names import text_keys
-from relaywatch.engines.open_days import AT_ONCE
 from relaywatch.engines.records import (
     FLOW,
     NO_UID,
@@ -61,6 +60,8 @@ COLUMNS: Final = (
     "bytes_in",
 )
 NOT_KNOWN: Final = -1
+ROWS_AT_ONCE: Final = 250_000
+"""Rows of whole devices judged in one go, on each core."""
 
 
 @dataclass(slots=True)
@@ -94,8 +95,8 @@ def sift(lake: Lake, day: date, shard: int, devices: frozenset[str] | None, plan
     special: set[str] = set()
     for rows in _whole_devices(lake.read("flows", day, shard, COLUMNS, devices)):
         special |= _score(rows, found, plan)
-    if special:
-        _judge(lake, day, shard, frozenset(special), found, plan)
+    for names in _bounded(lake, day, shard, frozenset(special)) if special else ():
+        _judge(lake, day, shard, names, found, plan)
     return found
 
 
@@ -224,7 +225,7 @@ def _score(rows: pa.Table, found: Sifted, plan: Hunt) -> set[str]:
 
 
 def _bounded(lake: Lake, day: date, shard: int, devices: frozenset[str] | None) -> Iterator[frozenset[str]]:
-    """The devices of a partition, so many at a time as hold about AT_ONCE rows."""
+    """The devices of a partition, so many at a time as hold about ROWS_AT_ONCE rows."""
     counts: Counter[str] = Counter()
     for table in ("flows", "volumes"):
         for batch in lake.read(table, day, shard, ["device_uid"], devices):
@@ -235,7 +236,7 @@ def _bounded(lake: Lake, day: date, shard: int, devices: frozenset[str] | None) 
     for device, count in sorted(counts.items()):
         held.append(device)
         rows += count
-        if rows > AT_ONCE:
+        if rows > ROWS_AT_ONCE:
             yield frozenset(held)
             held, rows = [], 0
     if held:
