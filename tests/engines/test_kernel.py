@@ -260,3 +260,44 @@ class TestState:
     def test_what_is_no_state_is_refused(self, tmp_path):
         with pytest.raises(RelaywatchError, match="no Arrow stream"):
             state.restore(Kernel(plan(), tmp_path), b"nothing")
+
+
+class TestDays:
+    def test_names_of_a_day_that_goes_on_outlast_many_others(self, tmp_path):
+        stream = Stream(tmp_path, WITHOUT_END)
+        for day in range(14):
+            app = Recorder(device=f"phone-{day}", package=f"com.example.app{day}")
+            listener_relay(np.random.default_rng(day), app)
+            for rows in app.rows.values():
+                for row in rows:
+                    for name in ("start_time", "end_time"):
+                        if row.get(name) is not None:
+                            row[name] += day * int(DAY_S * 1e6)
+            for batch in app.batches():
+                stream.kernel.feed(batch)
+        standing = stream.end()
+        assert len(standing) == 14
+        assert all(destination.addresses for found in standing.values() for destination in found.destinations)
+
+    def test_phones_that_are_gone_keep_no_day_open(self, tmp_path):
+        stream = Stream(tmp_path, Patience(60.0, 3_600.0))
+        for day in range(30):
+            for number in range(5 if day == 0 else 2):
+                phone = Recorder(device=f"phone-{number}", see_volumes=False)
+                phone.flow(day * DAY_S + 10.0, day * DAY_S + 11.0, [(day * DAY_S + 10.0, 100, 2_000)], REMOTE)
+                for batch in phone.batches():
+                    stream.kernel.feed(batch)
+            stream.ask()
+        assert stream.kernel.gauges()["active_pairs"] <= 6
+        assert len(stream.kernel.open.met) <= 3
+
+    def test_files_of_blocks_that_are_missing_are_told(self, tmp_path):
+        stream = Stream(tmp_path, WITHOUT_END)
+        for batch in own_traffic(np.random.default_rng(1), Recorder()).batches():
+            stream.kernel.feed(batch)
+        place = tmp_path / "checkpoint"
+        place.mkdir()
+        state.save(stream.kernel, place)
+        (tmp_path / "work" / "flows.blocks").unlink()
+        with pytest.raises(RelaywatchError, match="blocks are missing"):
+            state.load(Kernel(plan(), tmp_path / "work", WITHOUT_END), place)

@@ -176,7 +176,7 @@ def _dialled(flows: Records) -> npt.NDArray[np.uint64]:
 
 
 def _volume_columns(flows: Records, volumes: Records, offsets: Ints, origins: Ints) -> tuple[VolumeColumns, int]:
-    flow = _flow_rows(flows, volumes)
+    flow = flow_rows(flows, volumes)
     known = (flow >= 0) & (volumes["duration"] <= COARSEST_US)
     if len(volumes):
         known &= _in_reach(flows, volumes, flow, offsets)
@@ -206,7 +206,8 @@ def _in_reach(flows: Records, volumes: Records, flow: Ints, offsets: Ints) -> Fl
     last = np.maximum.reduceat(written, offsets[:-1])
     begins = np.where(first, day[offsets[:-1]], np.append(0, last[:-1]))
     begin = np.maximum(np.repeat(begins, np.diff(offsets)), written - VOLUME_REACH_US)[flow]
-    return np.asarray(volumes["start"] + volumes["duration"] > begin)
+    same_day = volumes["start"] // DAY_US == (day // DAY_US)[flow]
+    return np.asarray(same_day & (volumes["start"] + volumes["duration"] > begin))
 
 
 def _volume_order(flow: Ints, volumes: Records) -> Ints:
@@ -224,7 +225,7 @@ def _volume_order(flow: Ints, volumes: Records) -> Ints:
     return np.delete(order, rows[1:][again])
 
 
-def _flow_rows(flows: Records, volumes: Records) -> Ints:
+def flow_rows(flows: Records, volumes: Records) -> Ints:
     """Row of each volume's flow; -1 where there is none (left out as a duplicate, or never seen)."""
     if not len(volumes):
         return np.empty(0, np.int64)

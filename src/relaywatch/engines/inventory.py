@@ -12,7 +12,8 @@ from relaywatch.model.schemas import INVENTORY
 
 ByPlace = Mapping[tuple[str, str], Mapping[str, Any]]
 """What is known by (device, package or "")."""
-MERGED_AT = 100_000
+_PROVENANCE = ("source", "position", "clock", "clock_skew_bound_s")
+MERGED_AT = 1_000_000
 """Rows held before repeated ones are left out."""
 
 
@@ -30,7 +31,10 @@ class InventoryRows:
         self._rows += rows.num_rows
         self._index = None
         if self._rows > MERGED_AT:
-            self._batches = self.table().to_batches()
+            told = [name for name in INVENTORY.names if name not in _PROVENANCE]
+            # The index takes what the first source says, so the others that say the same can go.
+            kept = self.frame().sort("source", "position").unique(told, keep="first", maintain_order=True)
+            self._batches = kept.to_arrow().cast(INVENTORY).to_batches()
             self._rows = -sum(batch.num_rows for batch in self._batches)  # the next merge is due after as many again
 
     def table(self) -> pa.Table:

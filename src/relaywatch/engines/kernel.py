@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from relaywatch.detection.columns import Flags, Ints
 from relaywatch.detection.discovery import relay_bar
-from relaywatch.engines.arrangement import in_order_written
+from relaywatch.engines.arrangement import flow_rows, in_order_written
 from relaywatch.engines.cases import SIGNAL_REACH_US, Case, with_signals
 from relaywatch.engines.contacted import Contacted
 from relaywatch.engines.findings import Directory, Draft, draft_of
@@ -54,6 +54,8 @@ WITHOUT_END: Final = Patience(1e12, None)
 """Nothing is ever late, and nothing is over before all is."""
 MOST_SIGNALS: Final = 65_536
 """Signals held of one device, the latest; older ones are counted as left out."""
+MOST_PARTS: Final = 64
+"""Pieces in which a device's signals are held before they are put together."""
 
 
 class Status(StrEnum):
@@ -134,8 +136,10 @@ class Kernel:
 
     def changes(self) -> list[Change]:
         """Judge what is over and what looks like relaying; what has changed since the last call."""
-        touched = self._close_days(all_of_them=False) | self._close_stretches() | self._judge_early()
-        found = self._say(touched)
+        touched: set[AppDay] = set()
+        while over := self._close_days(all_of_them=False):
+            touched |= over
+        found = self._say(touched | self._close_stretches() | self._judge_early())
         for day in self._days_over():
             found += self._conclude(day)
         self.open.flows.relax()
@@ -181,7 +185,10 @@ class Kernel:
     def _feed_signals(self, records: Records) -> None:
         self.counts.signals += len(records)
         for device in np.unique(records["device"]).tolist():
-            self.signals.setdefault(device, []).append(records[records["device"] == device])
+            held = self.signals.setdefault(device, [])
+            held.append(records[records["device"] == device])
+            if sum(map(len, held)) > 2 * MOST_SIGNALS or len(held) > MOST_PARTS:
+                self.signals_of(np.array([device]))
 
     def _hand_back(self, batch: Batch, late: Flags) -> None:
         if late.any():
@@ -220,6 +227,7 @@ class Kernel:
         stretches = self.open.column("stretches")[slots]
         for key, full in zip(keys, stretches.tolist(), strict=True):
             self.early.pop(key, None)
+            self.whole.pop(key, None)
             before = self.told.pop(key, Told(full))
             after = before.and_then(part.told[key]) if key in part.told else before
             if after.case() is not None:
@@ -264,8 +272,8 @@ class Kernel:
         self.counts.duplicates += part.duplicates
         self.open.flows.clear(one)
         self.open.flows.append(np.full(int((~done).sum()), slot), flows[~done])
-        used = np.isin(volumes["flow_id"], flows["flow_id"][done])
-        gone = used | (volumes["start"] + volumes["duration"] <= boundary)
+        gone = flow_rows(flows[done], volumes) >= 0
+        gone |= volumes["start"] + volumes["duration"] <= boundary
         gone |= out_of_reach(volumes, flows, np.broadcast_to(self.open.watermark(one), len(volumes)))
         self.open.volumes.clear(one)
         self.open.volumes.append(np.full(int((~gone).sum()), slot), volumes[~gone])
@@ -275,13 +283,17 @@ class Kernel:
 
     def _judge_early(self) -> set[AppDay]:
         """Judge pairs that look like relaying, before their time."""
-        slots = self.open.worth_judging()
-        if not len(slots):
-            return set()
+        touched: set[AppDay] = set()
+        for slots in self.open.pieces(self.open.worth_judging()):
+            touched |= self._judge_slots(slots)
+        return touched
+
+    def _judge_slots(self, slots: Ints) -> set[AppDay]:
         part = self._judged(slots)
         keys = self._keys(slots)
         self.open.slots["told"].values[slots] = [key in self.said for key in keys]
         for key in keys:
+            self.whole.pop(key, None)
             told = part.told.get(key)
             if told is not None and told.strongest is not None:
                 self.early[key] = told
@@ -382,8 +394,8 @@ class Kernel:
 
     def _days_over(self) -> list[int]:
         """Days of which no app's records are held any more, and none is waited for."""
-        given_up = self.open.given_up()
-        return sorted(day for day in set(self.open.met) - self.open.days() if day <= given_up)
+        given_up, going_on = self.open.given_up(), self.open.days()
+        return sorted(day for day in self.open.met if day <= given_up and day < min(going_on, default=day + 1))
 
     def _conclude(self, day: int) -> list[Change]:
         """Say the last of a day: of every case, by all that is known now; then forget it."""
@@ -410,8 +422,14 @@ class Kernel:
         self.whole = {key: case for key, case in self.whole.items() if key[1] != day}
         self.open.forget(day)
         self.contacted.forget(day)
-        self.texts.day_over(self.open.met)
-        begin = (day + 1) * DAY_US - SIGNAL_REACH_US
+        begin, kept = (day + 1) * DAY_US - SIGNAL_REACH_US, {}
         for device in self.signals:
             held = self.signals_of(np.array([device]))
-            self.signals[device] = [held[(held["end"] < held["start"]) | (held["end"] >= begin)]]
+            left = held[(held["end"] < held["start"]) | (held["end"] >= begin)]
+            if len(left):
+                kept[device] = [left]
+        self.signals = kept
+        details = np.concatenate([np.empty(0, np.uint64), *(own["detail"] for (own,) in kept.values())])
+        lasting = self.texts.texts(details)
+        self.texts.day_over(self.open.met)
+        self.texts.hold(lasting)

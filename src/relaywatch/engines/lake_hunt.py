@@ -260,12 +260,13 @@ def _contacts(
     codes = pl.DataFrame({name: rows[name].chunk(0).indices for name in _WHOM}).with_row_index()
     wanted_codes = texts["android_package"].is_in(packages).arg_true().to_list()
     own = codes.filter(pl.col("android_package").is_in(wanted_codes))
+    # Devices by the order of their names: several files of a partition are each sorted by themselves.
+    rank = texts["device_uid"].rank("ordinal")
+    own = own.with_columns(rank=rank.gather(own["device_uid"]))
     had = own.group_by("android_package").agg(pl.col("device_uid").n_unique().alias("devices"))
     dialled = own.filter(pl.Series(rows["direction_id"]).ne(int(Direction.INBOUND)).gather(own["index"]))
-    row = pl.col("index")
-    # A lake's rows are ordered by device, so the first row is the first device's.
-    ends = dialled.group_by(_WHOM[1:]).agg(row.min().alias("first"), row.max().alias("last"))
-    device = codes["device_uid"]
+    ends = dialled.group_by(_WHOM[1:]).agg(pl.col("rank").min().alias("first"), pl.col("rank").max().alias("last"))
+    ordered = texts["device_uid"].sort()
     return had.select(
         pl.lit(day, pl.Int32).alias("day"),
         texts["android_package"].gather(had["android_package"]).alias("package"),
@@ -275,7 +276,7 @@ def _contacts(
         texts["android_package"].gather(ends["android_package"]).alias("package"),
         texts["remote_hostname"].gather(ends["remote_hostname"]).alias("name"),
         texts["remote_ip"].gather(ends["remote_ip"]).alias("remote"),
-        *(texts["device_uid"].gather(device.gather(ends[end])).alias(end) for end in ("first", "last")),
+        *(ordered.gather(ends[end] - 1).alias(end) for end in ("first", "last")),
     )
 
 

@@ -7,6 +7,7 @@ One slot holds one app's day. Time is event time, and each device has a clock of
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from relaywatch.detection.columns import Flags, Ints
+from relaywatch.engines.arrangement import flow_rows
 from relaywatch.engines.pairs import PairStore
 from relaywatch.engines.records import FLOW, VOLUME, Records, Registry
 from relaywatch.engines.stretches import DAY_US, MOST_FLOWS, VOLUME_REACH_US, written_at
@@ -122,14 +124,19 @@ class OpenDays:
         begun = day != NEVER
         if not all_of_them:
             begun &= day < self._settled_days()[device]
-        found = np.flatnonzero(begun)
-        found = found[np.lexsort((device[found], day[found]))]
-        held = np.cumsum(self.flows.totals(found) + self.volumes.totals(found))
-        stop = int(np.searchsorted(held, AT_ONCE))
-        if stop + 1 >= len(found):
-            return found
-        same = (device[found] == device[found[stop]]) & (day[found] == day[found[stop]])
-        return found[: int(np.flatnonzero(same)[-1]) + 1]
+        return next(self.pieces(np.flatnonzero(begun)), np.empty(0, np.int64))
+
+    def pieces(self, slots: Ints) -> Iterator[Ints]:
+        """The slots, those of a device and day together, AT_ONCE records or a little more at a time."""
+        day, device = self.column("day"), self.column("device")
+        rest = slots[np.lexsort((device[slots], day[slots]))]
+        while len(rest):
+            held = np.cumsum(self.flows.totals(rest) + self.volumes.totals(rest))
+            stop = min(int(np.searchsorted(held, AT_ONCE)), len(rest) - 1)
+            same = (device[rest] == device[rest[stop]]) & (day[rest] == day[rest[stop]])
+            ends = int(np.flatnonzero(same)[-1]) + 1
+            yield rest[:ends]
+            rest = rest[ends:]
 
     def full(self) -> Ints:
         """Slots that may hold a full stretch."""
@@ -185,10 +192,17 @@ class OpenDays:
 
     def given_up(self) -> int:
         """The last day of which no device's records are waited for."""
-        high = self.high.values[self.high.values != NEVER]
-        if self._lag is None or not len(high):
+        clocks = self._clocks()
+        if self._lag is None or not len(clocks):
             return NEVER
-        return (_middle(high) - self._lag) // DAY_US - 1
+        return (_middle(clocks) - self._lag) // DAY_US - 1
+
+    def _clocks(self) -> Ints:
+        """The clocks of devices of which something is open; of all, where nothing is: those that are gone stop none."""
+        high = self.high.upto(len(self._registry.devices))
+        going_on = np.unique(self.column("device")[self.column("day") != NEVER])
+        clocks = high[going_on] if len(going_on) else high
+        return np.asarray(clocks[clocks != NEVER])
 
     def apps(self, day: int) -> Ints:
         """Codes of the apps that had flows on a day."""
@@ -252,11 +266,11 @@ class OpenDays:
         """By device: before this, us since epoch, its records are settled."""
         devices = len(self._registry.devices)
         high = self.high.upto(devices)[:devices]
-        met = high[high != NEVER]
+        clocks = self._clocks()
         settled = np.where(high == NEVER, NEVER, high - self._lateness)
-        if self._lag is None or not len(met):
+        if self._lag is None or not len(clocks):
             return settled
-        return np.maximum(settled, _middle(met) - self._lag)
+        return np.maximum(settled, _middle(clocks) - self._lag)
 
     def _settled_days(self) -> Ints:
         return self._settled() // DAY_US
@@ -273,5 +287,5 @@ def out_of_reach(volumes: Records, flows: Records, watermark: Ints) -> Flags:
 
     watermark: of each volume's device, us since epoch.
     """
-    held = np.isin(volumes["flow_id"], flows["flow_id"])
+    held = flow_rows(flows, volumes) >= 0
     return np.asarray(~held & (volumes["start"] + volumes["duration"] <= watermark - VOLUME_REACH_US))

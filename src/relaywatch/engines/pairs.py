@@ -21,6 +21,7 @@ from relaywatch.detection.columns import Ints
 from relaywatch.engines.promise import mirror
 from relaywatch.engines.records import WORD, Records
 from relaywatch.model.compilation import compiled
+from relaywatch.model.errors import RelaywatchError
 
 BLOCK: Final = 8
 """Records of a block; as many, the latest ones, are kept in memory of each pair."""
@@ -186,6 +187,9 @@ class PairStore:
         for name in ("fill", "head", "total"):
             getattr(self._slots, name)[slot] = columns[name]
         stored = os.fstat(self._descriptor).st_size // (self._blocks.shape[1] * WORD)
+        chained = (columns["total"] - columns["fill"]).sum() // BLOCK
+        if int(columns["head"].max(initial=_NO_BLOCK)) >= stored or chained > stored:
+            raise RelaywatchError(f"{self._path}: blocks are missing. Restore the file, or begin with an empty state.")
         self._map_blocks(stored)
         held = self._blocks_of(slot)
         self._left = 0
@@ -219,7 +223,8 @@ class PairStore:
             return
         before = len(self._blocks)
         after = max(before * 3 // 2, before + wanted, _FIRST_BLOCKS)
-        os.ftruncate(self._descriptor, after * self._blocks.shape[1] * WORD)
+        width = self._blocks.shape[1] * WORD
+        os.posix_fallocate(self._descriptor, before * width, (after - before) * width)  # a full disk is told here
         self._map_blocks(after)
         self._recycle(np.arange(before, after, dtype=np.int64))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,6 @@ from relaywatch.engines.names import SCHEMA, Names
 
 MERGED_AT = 50_000
 """Keys met lately that are kept apart, so that a few new ones do not move all."""
-MOST_GENERATIONS = 8
 
 
 class _Generation:
@@ -56,9 +55,14 @@ class Texts(Names):
         """A day is over, and these go on: forget what was met only for days that are over."""
         going_on = frozenset(others)
         self._generations[-1].days = going_on
-        kept = [held for held in self._generations if held.days & going_on]
-        self._generations = [*kept[-MOST_GENERATIONS:], _Generation()]
+        kept = [held for held in self._generations if held.batches and held.days & going_on]
+        self._generations = [*kept, _Generation()]
         self._recent = []
+
+    def hold(self, texts: Mapping[int, str]) -> None:
+        """Take in texts that are to outlast their day."""
+        keys = pa.array(list(texts), pa.uint64())
+        self._hold(pa.RecordBatch.from_arrays([keys, pa.array(texts.values(), pa.string())], schema=SCHEMA))
 
     def table(self) -> pa.Table:
         """All texts with their keys."""

@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 
 from relaywatch.engines.kernel import Change
 from relaywatch.live.checkpoints import Checkpoints, Stand
-from relaywatch.live.durable import Lines, held_alone
+from relaywatch.live.durable import Lines, held_alone, sync_folder
 from relaywatch.live.figures import Figures, Rate
 from relaywatch.live.inbox import Inbox
 from relaywatch.live.inputs import Input, Tell
@@ -32,6 +32,7 @@ from relaywatch.live.judgement import Judgement
 from relaywatch.live.positions import Positions
 from relaywatch.live.spool import SEGMENT_BYTES, Spool
 from relaywatch.live.taking import LiveError, Taken
+from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.tables import Batch
 
 QUARANTINE: Final = "quarantine.ndjson"
@@ -146,6 +147,9 @@ class Engine:
         self._spool = Spool(self._folder / "spool", segment_bytes=min(SEGMENT_BYTES, self._pace.spool_bytes // 4))
         stack.callback(self._spool.close)
         for number, taken in self._spool.recover(stand.entry):
+            # What was late before need not be now: the clocks of this run decide.
+            for path in (self._folder / LATE).glob(f"{number:012d}-*"):
+                path.unlink()
             self._take(number, taken)
         self._hear(self._journal.resume(self._judgement.changes()))
         self._asked_entry = self._entry
@@ -181,7 +185,11 @@ class Engine:
 
     def _take(self, number: int, taken: Taken) -> None:
         for batch in taken.batches:
-            self._judgement.feed(batch, taken.form)
+            try:
+                self._judgement.feed(batch, taken.form)
+            except RelaywatchError as fault:
+                self._ears.tell(f"rows of entry {number} are not judged and kept in {self._folder / LATE}: {fault}")
+                self._put_by(f"{number:012d}-refused-{batch.table}", batch)
             self.rows[batch.table] += batch.rows.num_rows
             self._newest_us = max(self._newest_us, _newest_us(batch))
         for place, late in enumerate(self._judgement.take_late()):
@@ -201,8 +209,16 @@ class Engine:
         """Keep rows that came too late, in a file named after their entry: the same one if it is taken again."""
         folder = self._folder / LATE
         folder.mkdir(exist_ok=True, mode=0o700)
-        with pa.OSFile(str(folder / f"{name}.arrows"), "wb") as sink, pa.ipc.new_stream(sink, late.rows.schema) as out:
+        with pa.BufferOutputStream() as sink, pa.ipc.new_stream(sink, late.rows.schema) as out:
             out.write_batch(late.rows)
+            out.close()
+            content = sink.getvalue()
+        with (folder / f".{name}").open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        (folder / f".{name}").rename(folder / f"{name}.arrows")
+        sync_folder(folder)
 
     def _judge(self) -> None:
         begun = time.monotonic()
