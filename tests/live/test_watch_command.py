@@ -55,7 +55,7 @@ def test_lines_for_people_and_the_list_of_what_is_open(run, log, tmp_path, monke
     status, out, _ = run("watch", log, "--state", tmp_path / "s", "--until-end")
     assert status == 1
     assert len(out.splitlines()) == 3
-    assert "opened    relay: app not known on phone-0, 10 bridges, probability 1.00, phone-0-" in out
+    assert "opened    relay: app not known on phone-0, 10 bridges, probability 100 %, phone-0-" in out
     status, listed, _ = run("watch", "--state", tmp_path / "s", "--list")
     assert status == 1
     assert listed == out

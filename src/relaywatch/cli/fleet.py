@@ -110,6 +110,9 @@ def stream_command(
     `relaywatch spark conclude` makes findings of what it judged. Exit status: 0 ended, 2 unusable input.
     """
     plan = _plan(settings_file, overrides, None, None, None)
+    for folder in (flows, volumes) if not kafka else ():
+        if folder is not None and "://" not in folder and not Path(folder).is_dir():
+            raise RelaywatchError(f"{folder}: is no folder. Make it, and let Parquet files come into it.")
     spark = _session(master, conf)
     from relaywatch.fleet.session import files_of, topic_of
     from relaywatch.fleet.streaming import Stream, end, start

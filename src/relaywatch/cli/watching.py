@@ -33,7 +33,7 @@ from relaywatch.live.judgement import Judgement
 from relaywatch.live.standard_input import StandardInput
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.outputs.native import json_line
-from relaywatch.outputs.text import printable
+from relaywatch.outputs.text import percent, printable
 
 _PIPE: Final = Path("-")
 
@@ -68,7 +68,7 @@ def watch_command(
     ] = LATENESS_S,
     device_lag: Annotated[
         float,
-        typer.Option(min=0.0, help="How far a device may lie behind the middle one before its days are closed, s"),
+        typer.Option(min=0.0, help="How far a device may lie behind the fleet before its days close, s"),
     ] = DEVICE_LAG_S,
     settle: Annotated[
         float, typer.Option(min=0.0, help="A file of a format that is read whole is complete when unchanged so long, s")
@@ -82,7 +82,8 @@ def watch_command(
 ) -> None:
     """Find relays in telemetry as it comes; nothing is lost or counted twice, whatever happens to the process.
 
-    Exit status: 0 no finding is open, 1 findings are open, 2 unusable input or state, 3 some records could not be read.
+    Exit status: 0 nothing found, 1 findings are open or were told, 2 unusable input or state, 3 some records could not
+    be read.
     """
     if list_open:
         raise typer.Exit(_list(state, as_json=as_json))
@@ -117,6 +118,8 @@ def watch_command(
         ) as engine,
     ):
         engine.run(inputs, stop, until_end=until_end)
+        if until_end and not stop.is_set() and not engine.rows and not engine.aside:
+            raise RelaywatchError("nothing that was given holds telemetry in a known format. See docs/sources.md.")
         if engine.aside:
             tell(f"{engine.aside} records could not be read; see {state / 'quarantine.ndjson'}")
         raise typer.Exit(_status(engine))
@@ -173,7 +176,7 @@ def _shown(time: str, status: str, finding: Mapping[str, Any]) -> str:
     verdict = str(finding["verdict"]).replace("_", " ")
     text = (
         f"{time[:19]}Z {status:9} {verdict}: {app_name} on {finding['device']['uid']}, "
-        f"{finding['bridges']} bridges, probability {finding['probability']:.2f}, {finding['finding_id'][:8]}"
+        f"{finding['bridges']} bridges, probability {percent(finding['probability'])}, {finding['finding_id'][:8]}"
     )
     return printable(text)
 
@@ -183,6 +186,8 @@ def _list(state: Path, *, as_json: bool) -> Exit:
     for record in records:
         line = json_line(record) if as_json else _shown(record["time"], record["event"], record["finding"]) + "\n"
         sys.stdout.write(line)
+    if not records:
+        tell(f"no finding is open; {state / 'findings.ndjson'} has what was told")
     return Exit.FINDINGS if records else Exit.NOTHING_FOUND
 
 

@@ -39,7 +39,7 @@ from relaywatch.model.tables import Batch
 LATENESS_S: Final = 300.0
 """How far the records of one device may be out of order, s of event time."""
 DEVICE_LAG_S: Final = 86_400.0
-"""How far a device may lie behind the middle one, s of event time, before its days are closed without it."""
+"""How far a device may lie behind the fleet, s of event time, before its days are closed without it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def hunt_lake(lake: Lake, plan: Hunt, selection: Selection | None = None) -> Hun
     chosen = selection or Selection()
     places = _places(lake, chosen)
     if not places:
-        raise LakeError(f"{lake.folder}: holds no telemetry of these days and devices. See relaywatch lake show.")
+        raise _nothing(lake)
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         view = View(Intake(Path(folder), plan.settings.allowed_destinations), Quarantine(), formats=lake.sources())
         if _needs_joining(lake):
@@ -74,12 +74,18 @@ def hunt_lake(lake: Lake, plan: Hunt, selection: Selection | None = None) -> Hun
             sifted = _sifted(lake, places, chosen, plan, progress)
             _take_cases(view, lake, sifted)
             joined(view)
+            if not any(found.flows or found.volumes for found in sifted.values()):
+                raise _nothing(lake)
             judged = _told(judge(view.intake, plan), sifted)
             counts = _counts(view, sifted)
             findings = findings_of(judged, view, plan, lambda wanted: _installs(lake, places, chosen, wanted))
             progress.done()
         summary = _summary(view, lake, counts, judged)
     return HuntResult(findings, replace(summary, seconds=time.monotonic() - started))
+
+
+def _nothing(lake: Lake) -> LakeError:
+    return LakeError(f"{lake.folder}: holds no telemetry of these days and devices. See relaywatch lake show.")
 
 
 def _places(lake: Lake, chosen: Selection) -> list[Place]:

@@ -66,7 +66,7 @@ class OpenDays:
     """Records of apps' days, by slot."""
 
     def __init__(self, registry: Registry, folder: Path, lateness_us: int, lag_us: int | None) -> None:
-        """folder: for the files of records; lag_us: how far a device may lie behind the middle one; None: any far."""
+        """folder: for the files of records; lag_us: how far a device may lie behind the fleet; None: any far."""
         self._registry, self._lateness, self._lag = registry, lateness_us, lag_us
         self.flows = PairStore(FLOW, folder / "flows.blocks")
         self.volumes = PairStore(VOLUME, folder / "volumes.blocks")
@@ -195,7 +195,7 @@ class OpenDays:
         clocks = self._clocks()
         if self._lag is None or not len(clocks):
             return NEVER
-        return (_middle(clocks) - self._lag) // DAY_US - 1
+        return (_reached(clocks) - self._lag) // DAY_US - 1
 
     def _clocks(self) -> Ints:
         """The clocks of devices of which something is open; of all, where nothing is: those that are gone stop none."""
@@ -270,16 +270,16 @@ class OpenDays:
         settled = np.where(high == NEVER, NEVER, high - self._lateness)
         if self._lag is None or not len(clocks):
             return settled
-        return np.maximum(settled, _middle(clocks) - self._lag)
+        return np.maximum(settled, _reached(clocks) - self._lag)
 
     def _settled_days(self) -> Ints:
         return self._settled() // DAY_US
 
 
-def _middle(high: Ints) -> int:
-    """The clock of the middle device, of two the one behind: one that runs ahead must not end the others' days."""
-    place = (len(high) - 1) // 2
-    return int(np.partition(high, place)[place])
+def _reached(clocks: Ints) -> int:
+    """The clock that a quarter of the devices has reached: a few that run ahead end no days, those gone hold none."""
+    place = 3 * (len(clocks) - 1) // 4
+    return int(np.partition(clocks, place)[place])
 
 
 def out_of_reach(volumes: Records, flows: Records, watermark: Ints) -> Flags:

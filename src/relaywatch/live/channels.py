@@ -53,7 +53,7 @@ class Channel:
         form = recognised(content, self.source)
         if form != ARROW and form not in BY_BODY:
             raise UnknownFormatError(
-                f"{self.source}: {form or 'no known format'} cannot be sent. Formats that can: "
+                f"{self.source}: {form or 'a body of no known format'} cannot be sent. Formats that can: "
                 f"{', '.join(sorted({ARROW, *BY_BODY}))}."
             )
         self.form = form

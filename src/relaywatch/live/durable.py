@@ -92,6 +92,8 @@ def held_alone(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if any(folder.iterdir()) and not (folder / "lock").exists():
+            raise LiveError(f"{folder}: holds other files. Give a watcher a folder of its own.")
         handle = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as fault:
         raise LiveError(f"{folder}: cannot be used as state folder: {fault.strerror}. Choose another.") from fault
