@@ -294,7 +294,7 @@ def examples(lake):
     """The examples of docs/lake.md, over this lake."""
     page = (Path(__file__).parents[2] / "docs" / "lake.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```(sql|python)\n(.*?)```", page, re.DOTALL)
-    return [(kind, text.replace("LAKE", str(lake)).replace("phone-000007", "phone-2")) for kind, text in blocks]
+    return [(kind, text.replace("LAKE", str(lake)).replace("phone-0000007", "phone-2")) for kind, text in blocks]
 
 
 def test_the_queries_of_the_documentation_work(examples):
