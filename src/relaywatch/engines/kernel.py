@@ -54,6 +54,8 @@ WITHOUT_END: Final = Patience(1e12, None)
 """Nothing is ever late, and nothing is over before all is."""
 MOST_SIGNALS: Final = 65_536
 """Signals held of one device, the latest; older ones are counted as left out."""
+RELAXED_EVERY: Final = 10
+"""Times that changes are asked for until memory of mapped files is given back: touching it again costs."""
 MOST_PARTS: Final = 64
 """Pieces in which a device's signals are held before they are put together."""
 
@@ -117,6 +119,7 @@ class Kernel:
         self.whole: dict[AppDay, Case] = {}
         self.said: dict[AppDay, Said] = {}
         self.late: list[Batch] = []
+        self._asked = 0
 
     def feed(self, batch: Batch, form: str = "") -> None:
         """Take rows in. form: name of the reader that gave them."""
@@ -142,8 +145,10 @@ class Kernel:
         found = self._say(touched | self._close_stretches() | self._judge_early())
         for day in self._days_over():
             found += self._conclude(day)
-        self.open.flows.relax()
-        self.open.volumes.relax()
+        self._asked += 1
+        if self._asked % RELAXED_EVERY == 0:
+            self.open.flows.relax()
+            self.open.volumes.relax()
         return found
 
     def drain(self) -> list[Change]:
@@ -245,12 +250,12 @@ class Kernel:
     def _close_stretches(self) -> set[AppDay]:
         """Judge full stretches of days that go on, and let their records go."""
         touched = set()
-        for slot in self.open.full().tolist():
-            one = np.array([slot])
-            flows, _ = self.open.flows.read(one)
+        slots = self.open.full()
+        for slot, watermark in zip(slots.tolist(), self.open.watermark(slots).tolist(), strict=True):
+            flows, _ = self.open.flows.read(np.array([slot]))
             flows, written = in_order_written(flows, self.registry.source_ranks())
             place = places_in_stretches(flows, written, np.zeros(len(flows), np.int64))
-            settled = place[written < self.open.watermark(one)[0]]
+            settled = place[written < watermark]
             # A stretch is over when the one behind it has begun in settled time.
             done = place < int(settled.max(initial=0))
             if done.any():

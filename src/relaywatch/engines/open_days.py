@@ -200,8 +200,9 @@ class OpenDays:
     def _clocks(self) -> Ints:
         """The clocks of devices of which something is open; of all, where nothing is: those that are gone stop none."""
         high = self.high.upto(len(self._registry.devices))
-        going_on = np.unique(self.column("device")[self.column("day") != NEVER])
-        clocks = high[going_on] if len(going_on) else high
+        going_on = np.zeros(len(high), np.bool_)
+        going_on[self.column("device")[self.column("day") != NEVER]] = True
+        clocks = high[going_on] if going_on.any() else high
         return np.asarray(clocks[clocks != NEVER])
 
     def apps(self, day: int) -> Ints:
