@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from relaywatch.cli.hunting import remember
-from relaywatch.cli.shell import AsJson, Exit, Output, Overrides, SettingsFile, app, tell
+from relaywatch.cli.shell import (
+    AsJson,
+    Asn,
+    ExceptionsFile,
+    Exit,
+    Indicators,
+    Output,
+    Overrides,
+    SettingsFile,
+    app,
+    tell,
+)
 from relaywatch.detection.settings import load
 from relaywatch.engines.local import Hunt
 from relaywatch.enrichment.loading import load_enrichment
@@ -30,11 +41,6 @@ Master = Annotated[
     str | None, typer.Option(help="Spark's master, as local[2] or spark://HOST:7077; spark-submit gives its own")
 ]
 Conf = Annotated[list[str] | None, typer.Option("--conf", help="Spark's setting, KEY=VALUE; may be repeated")]
-ExceptionsFile = Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")]
-Asn = Annotated[Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")]
-Indicators = Annotated[
-    Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
-]
 OutFolder = Annotated[str, typer.Option("--out", help="Folder of the stream: its checkpoint and what it judged")]
 ShardCount = Annotated[int, typer.Option("--shards", min=1, help="Parts of the stream's state; fixed at its start")]
 Lag = Annotated[float, typer.Option("--lag", min=0.0, help="Hours after its end at which a day is judged")]

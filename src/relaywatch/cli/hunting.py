@@ -13,7 +13,22 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Overrides, Paths, SettingsFile, app, tell
+from relaywatch.cli.shell import (
+    AsJson,
+    Asn,
+    AsOcsf,
+    Bar,
+    ExceptionsFile,
+    Exit,
+    HtmlPage,
+    Indicators,
+    Output,
+    Overrides,
+    Paths,
+    SettingsFile,
+    app,
+    tell,
+)
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
 from relaywatch.engines.local import Hunt, HuntResult, hunt
 from relaywatch.enrichment.loading import load_enrichment
@@ -32,19 +47,13 @@ def hunt_command(
     paths: Paths,
     *,
     as_json: AsJson = False,
-    as_ocsf: Annotated[
-        bool, typer.Option("--ocsf", help="OCSF Detection Findings as NDJSON on standard output")
-    ] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page")] = None,
+    as_ocsf: AsOcsf = False,
+    html: HtmlPage = None,
     settings_file: SettingsFile = None,
     overrides: Overrides = None,
-    exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
-    asn: Annotated[
-        Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")
-    ] = None,
-    indicators: Annotated[
-        Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
-    ] = None,
+    exceptions_file: ExceptionsFile = None,
+    asn: Asn = None,
+    indicators: Indicators = None,
     device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
 ) -> None:
     """Find relays in telemetry.

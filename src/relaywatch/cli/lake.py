@@ -15,7 +15,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from relaywatch.cli.hunting import check_outputs, shown
-from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Overrides, Paths, SettingsFile, app, tell
+from relaywatch.cli.shell import (
+    AsJson,
+    Asn,
+    AsOcsf,
+    Bar,
+    ExceptionsFile,
+    Exit,
+    HtmlPage,
+    Indicators,
+    Output,
+    Overrides,
+    Paths,
+    SettingsFile,
+    app,
+    tell,
+)
 from relaywatch.detection.settings import load
 from relaywatch.engines.lake_hunt import Selection, hunt_lake
 from relaywatch.engines.local import Hunt
@@ -186,19 +201,13 @@ def hunt_command(
     ] = None,
     devices: Annotated[list[str] | None, typer.Option("--device", help="Only this device; may be repeated")] = None,
     as_json: AsJson = False,
-    as_ocsf: Annotated[
-        bool, typer.Option("--ocsf", help="OCSF Detection Findings as NDJSON on standard output")
-    ] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write one self-contained page")] = None,
+    as_ocsf: AsOcsf = False,
+    html: HtmlPage = None,
     settings_file: SettingsFile = None,
     overrides: Overrides = None,
-    exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
-    asn: Annotated[
-        Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")
-    ] = None,
-    indicators: Annotated[
-        Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
-    ] = None,
+    exceptions_file: ExceptionsFile = None,
+    asn: Asn = None,
+    indicators: Indicators = None,
 ) -> None:
     """Find relays in a lake, or in some days and devices of it, of which only these are read.
 

@@ -58,6 +58,13 @@ Paths = Annotated[list[Path], typer.Argument(help="Files or folders; formats are
 SettingsFile = Annotated[Path | None, typer.Option("--settings", help="TOML file with a [settings] table")]
 Overrides = Annotated[list[str] | None, typer.Option("--set", help="One setting, Name=value; may be repeated")]
 AsJson = Annotated[bool, typer.Option("--json", help="NDJSON on standard output")]
+AsOcsf = Annotated[bool, typer.Option("--ocsf", help="OCSF Detection Findings as NDJSON on standard output")]
+HtmlPage = Annotated[Path | None, typer.Option("--html", help="Write one self-contained page")]
+ExceptionsFile = Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")]
+Asn = Annotated[Path | None, typer.Option("--asn", help="Database of autonomous systems in MaxMind's format")]
+Indicators = Annotated[
+    Path | None, typer.Option("--indicators", help="TOML file of the site's own proxyware indicators")
+]
 
 
 class Output(Console):

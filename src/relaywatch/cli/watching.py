@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from relaywatch.cli.shell import AsJson, Exit, Overrides, SettingsFile, app, tell
+from relaywatch.cli.shell import AsJson, ExceptionsFile, Exit, Overrides, SettingsFile, app, tell
 from relaywatch.detection.settings import load
 from relaywatch.engines.kernel import DEVICE_LAG_S, LATENESS_S, WITHOUT_END, Patience
 from relaywatch.engines.local import Hunt
@@ -75,7 +75,7 @@ def watch_command(
     ] = 5.0,
     settings_file: SettingsFile = None,
     overrides: Overrides = None,
-    exceptions_file: Annotated[Path | None, typer.Option("--exceptions", help="TOML file of exceptions")] = None,
+    exceptions_file: ExceptionsFile = None,
     device: Annotated[str, typer.Option(help="The device, for formats that do not name one")] = "",
     list_open: Annotated[bool, typer.Option("--list", help="Show the findings that are open, and leave")] = False,
     as_json: AsJson = False,

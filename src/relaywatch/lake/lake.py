@@ -107,17 +107,12 @@ class Lake:
         part = _daily(table, day, shard)
         return [self._file_rows(file, part, columns, devices) for file in self._of(part)]
 
-    def files(self, table: TableName, day: date, shard: int) -> list[Path]:
-        """The files of a partition of flows or volumes."""
-        return [self.folder / stored.path for stored in self._of(_daily(table, day, shard))]
-
     def has_first_seen(self) -> bool:
         """Whether some flow's start is only when it was first seen (start_observability), by the files' statistics."""
-        for day, shard in self.partitions("flows"):
-            for stored in self._of(_daily("flows", day, shard)):
-                with damage_told(self.folder / stored.path), opened(self.folder / stored.path, "flows") as file:
-                    if any(_has_values(file.metadata.row_group(n)) for n in range(file.num_row_groups)):
-                        return True
+        for path in self.paths("flows"):
+            with damage_told(path), opened(path, "flows") as file:
+                if any(_has_values(file.metadata.row_group(number)) for number in range(file.num_row_groups)):
+                    return True
         return False
 
     def signals(self, shard: int, devices: Collection[str] | None = None) -> Iterator[pa.RecordBatch]:
