@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pyarrow as pa
 from reader_cases import flows
@@ -51,10 +52,14 @@ class Idle:
 
     drain = changes
 
-    def save(self, folder: Path) -> None:
+    def taken(self) -> Self:
+        """Nothing to keep."""
+        return self
+
+    def write(self, folder: Path) -> None:
         """Nothing to keep."""
 
-    load = save
+    load = write
 
     def gauges(self) -> Mapping[str, float]:
         """None."""

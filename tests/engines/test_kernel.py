@@ -68,7 +68,7 @@ class Stream:
     def restart_from_checkpoint(self) -> None:
         place = self.folder / f"checkpoint-{self.restarts}"
         place.mkdir()
-        state.save(self.kernel, place)
+        state.taken(self.kernel).write(place)
         self._end()
         self.kernel = self._fresh()
         state.load(self.kernel, place)
@@ -245,7 +245,7 @@ class TestState:
             stream.kernel.feed(batch, "given")
         place = tmp_path / "checkpoint"
         place.mkdir()
-        state.save(stream.kernel, place)
+        state.taken(stream.kernel).write(place)
         path = place / "slots.arrow"
         with pa.ipc.open_file(path.read_bytes()) as reader:
             older = reader.read_all().drop_columns(["looked_volumes"])
@@ -297,7 +297,7 @@ class TestDays:
             stream.kernel.feed(batch)
         place = tmp_path / "checkpoint"
         place.mkdir()
-        state.save(stream.kernel, place)
+        state.taken(stream.kernel).write(place)
         (tmp_path / "work" / "flows.blocks").unlink()
         with pytest.raises(RelaywatchError, match="blocks are missing"):
             state.load(Kernel(plan(), tmp_path / "work", WITHOUT_END), place)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -53,10 +54,9 @@ class Counting:
     def take_late(self) -> list[Batch]:
         return []
 
-    def save(self, folder: Path) -> None:
+    def taken(self) -> Counts:
         records = [[source, position, count] for (source, position), count in self.records.items()]
-        state = {"version": 1, "rows": self.rows, "records": records, "told": self.told}
-        (folder / "counts.json").write_text(json.dumps(state))
+        return Counts(json.dumps({"version": 1, "rows": self.rows, "records": records, "told": self.told}))
 
     def load(self, folder: Path) -> None:
         state = json.loads((folder / "counts.json").read_text())
@@ -67,6 +67,16 @@ class Counting:
 
     def gauges(self) -> Mapping[str, float]:
         return {"active_pairs": len(self.rows), "late_records": 0}
+
+
+@dataclass
+class Counts:
+    """The counts at one time."""
+
+    text: str
+
+    def write(self, folder: Path) -> None:
+        (folder / "counts.json").write_text(self.text)
 
 
 def finding(device: str, count: int) -> Finding:

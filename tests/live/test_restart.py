@@ -219,6 +219,6 @@ def test_two_checkpoints_are_kept_and_the_spool_is_bounded(watcher):
 
 def test_a_checkpoint_keeps_all_it_is_given(tmp_path):
     stand = Stand(7, {"file:1-2": {"offset": 3}}, 99, {"flows": 5}, 2)
-    Checkpoints(tmp_path / "c").write(Counting(), stand)
+    Checkpoints(tmp_path / "c").write(Counting().taken(), stand)
     ((found, _),) = Checkpoints(tmp_path / "c").newest_sound()
     assert found == stand

@@ -35,6 +35,7 @@ class Contacted:
         self._registry = registry
         self._merged = pl.DataFrame(schema=SCHEMA)
         self._held: list[pl.DataFrame] = []
+        self._waiting = 0
 
     def add(self, flows: Records) -> None:
         """Take the contacts of some flows in."""
@@ -49,19 +50,20 @@ class Contacted:
             "first": met["device"],
             "last": met["device"],
         }
-        self._held.append(_merged([pl.DataFrame(columns, SCHEMA)]))
-        if sum(map(len, self._held)) > HELD:
+        self._held.append(pl.DataFrame(columns, SCHEMA))
+        self._waiting += len(rows)
+        if self._waiting > HELD:
             self.table()
 
     def table(self) -> pl.DataFrame:
         """All contacts, as SCHEMA."""
         if self._held:
-            self._merged, self._held = _merged([self._merged, *self._held]), []
+            self._merged, self._held, self._waiting = _merged([self._merged, *self._held]), [], 0
         return self._merged
 
     def restore(self, table: pl.DataFrame) -> None:
         """Take the contacts that `table` gave."""
-        self._merged, self._held = table, []
+        self._merged, self._held, self._waiting = table, [], 0
 
     def forget(self, day: int) -> None:
         """Let go of a day that is over."""
@@ -79,7 +81,8 @@ class Contacted:
             devices = self._registry.app_devices(apps[day].astype(np.uint32))
             for code, package in codes.items():
                 installs.installed_on((day, package), len(np.unique(devices[packages == code])))
-        own = self.table().filter(pl.col("day").is_in(days) & pl.col("package").is_in(list(codes)))
+        asked = pl.col("day").is_in(days) & pl.col("package").is_in(list(codes))
+        own = _merged([frame.filter(asked) for frame in (self._merged, *self._held)])
         reached = own.join(followed(own, names, wanted), on=["name", "remote"])
         named = reached.with_columns(pl.col("package").replace_strict(codes, return_dtype=pl.String))
         for end in ("first", "last"):

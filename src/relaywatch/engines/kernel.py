@@ -54,8 +54,6 @@ WITHOUT_END: Final = Patience(1e12, None)
 """Nothing is ever late, and nothing is over before all is."""
 MOST_SIGNALS: Final = 65_536
 """Signals held of one device, the latest; older ones are counted as left out."""
-RELAXED_EVERY: Final = 10
-"""Times that changes are asked for until memory of mapped files is given back: touching it again costs."""
 MOST_PARTS: Final = 64
 """Pieces in which a device's signals are held before they are put together."""
 
@@ -77,7 +75,7 @@ class Change:
     finding: Finding
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Said:
     """What was last said of an app's day: of which case (None: of one before a restart), by which bar."""
 
@@ -96,6 +94,17 @@ class Counts:
     duplicates: int = 0
     late: int = 0
     left_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FullStretches:
+    """Stretches of one slot that are over, and the flows left. boundary: when the last one was written, us."""
+
+    slot: int
+    done: Records
+    left: Records
+    boundary: int
+    stretches: int
 
 
 class Kernel:
@@ -119,7 +128,6 @@ class Kernel:
         self.whole: dict[AppDay, Case] = {}
         self.said: dict[AppDay, Said] = {}
         self.late: list[Batch] = []
-        self._asked = 0
 
     def feed(self, batch: Batch, form: str = "") -> None:
         """Take rows in. form: name of the reader that gave them."""
@@ -145,10 +153,6 @@ class Kernel:
         found = self._say(touched | self._close_stretches() | self._judge_early())
         for day in self._days_over():
             found += self._conclude(day)
-        self._asked += 1
-        if self._asked % RELAXED_EVERY == 0:
-            self.open.flows.relax()
-            self.open.volumes.relax()
         return found
 
     def drain(self) -> list[Change]:
@@ -249,42 +253,54 @@ class Kernel:
 
     def _close_stretches(self) -> set[AppDay]:
         """Judge full stretches of days that go on, and let their records go."""
-        touched = set()
-        slots = self.open.full()
-        for slot, watermark in zip(slots.tolist(), self.open.watermark(slots).tolist(), strict=True):
-            flows, _ = self.open.flows.read(np.array([slot]))
-            flows, written = in_order_written(flows, self.registry.source_ranks())
-            place = places_in_stretches(flows, written, np.zeros(len(flows), np.int64))
-            settled = place[written < watermark]
-            # A stretch is over when the one behind it has begun in settled time.
-            done = place < int(settled.max(initial=0))
-            if done.any():
-                touched.add(self._close_stretch(slot, flows, written, done, int(settled.max())))
-            self.open.slots["looked_flows"].values[slot] = int((~done).sum())
+        touched: set[AppDay] = set()
+        for slots in self.open.pieces(self.open.full()):
+            touched |= self._close_full([one for slot in slots.tolist() if (one := self._full(slot)) is not None])
         return touched
 
-    def _close_stretch(self, slot: int, flows: Records, written: Ints, done: Flags, stretches: int) -> AppDay:
+    def _full(self, slot: int) -> FullStretches | None:
+        """The slot's stretches that are over, if any; it is not looked at again before it has grown."""
         one = np.array([slot])
-        (key,) = self._keys(one)
-        boundary = int(written[done].max())
-        volumes, _ = self.open.volumes.read(one)
-        part = self._judged_records(flows[done], volumes)
-        before = self.told.get(key, Told(int(self.open.column("stretches")[slot])))
-        after = before.and_then(part.told[key])
-        if after.case() is not None:
-            self.told[key] = after
-        self.early.pop(key, None)
+        flows, _ = self.open.flows.read(one)
+        flows, written = in_order_written(flows, self.registry.source_ranks())
+        place = places_in_stretches(flows, written, np.zeros(len(flows), np.int64))
+        settled = place[written < self.open.watermark(one)[0]]
+        # A stretch is over when the one behind it has begun in settled time.
+        done = place < int(settled.max(initial=0))
+        self.open.slots["looked_flows"].values[slot] = int((~done).sum())
+        if not done.any():
+            return None
+        return FullStretches(slot, flows[done], flows[~done], int(written[done].max()), int(settled.max()))
+
+    def _close_full(self, full: list[FullStretches]) -> set[AppDay]:
+        if not full:
+            return set()
+        slots = np.array([each.slot for each in full])
+        volumes, of = self.open.volumes.read(slots)
+        part = self._judged_records(np.concatenate([each.done for each in full]), volumes)
         self.counts.duplicates += part.duplicates
+        keys = self._keys(slots)
+        for key, each in zip(keys, full, strict=True):
+            before = self.told.get(key, Told(int(self.open.column("stretches")[each.slot])))
+            after = before.and_then(part.told[key])
+            if after.case() is not None:
+                self.told[key] = after
+            self.early.pop(key, None)
+            self._let_go(each, volumes[of == each.slot])
+        return set(keys)
+
+    def _let_go(self, full: FullStretches, volumes: Records) -> None:
+        """Keep of a slot what its full stretches leave."""
+        one = np.array([full.slot])
         self.open.flows.clear(one)
-        self.open.flows.append(np.full(int((~done).sum()), slot), flows[~done])
-        gone = flow_rows(flows[done], volumes) >= 0
-        gone |= volumes["start"] + volumes["duration"] <= boundary
-        gone |= out_of_reach(volumes, flows, np.broadcast_to(self.open.watermark(one), len(volumes)))
+        self.open.flows.append(np.full(len(full.left), full.slot), full.left)
+        gone = flow_rows(full.done, volumes) >= 0
+        gone |= volumes["start"] + volumes["duration"] <= full.boundary
+        gone |= out_of_reach(volumes, full.left, np.broadcast_to(self.open.watermark(one), len(volumes)))
         self.open.volumes.clear(one)
-        self.open.volumes.append(np.full(int((~gone).sum()), slot), volumes[~gone])
-        self.open.slots["stretches"].values[slot] += stretches
-        self.open.slots["boundary"].values[slot] = boundary
-        return key
+        self.open.volumes.append(np.full(int((~gone).sum()), full.slot), volumes[~gone])
+        self.open.slots["stretches"].values[full.slot] += full.stretches
+        self.open.slots["boundary"].values[full.slot] = full.boundary
 
     def _judge_early(self) -> set[AppDay]:
         """Judge pairs that look like relaying, before their time."""

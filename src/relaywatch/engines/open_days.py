@@ -25,8 +25,11 @@ AT_ONCE: Final = 1_000_000
 NEVER: Final = int(np.iinfo(np.int64).min)
 NO_SLOT: Final = -1
 GROWTH: Final = 1.25
-GROWTH_ONCE_TOLD: Final = 2.0
-"""A pair is looked at again when it has grown by this factor; one that was told of has less to add."""
+GROWTH_OF_OTHERS: Final = 2.0
+"""A pair is looked at again when it has grown by this factor; by the second one if it was told of, so that it has less
+to add, or if no more of its flows since then are mirrored than may be by chance."""
+BY_CHANCE: Final = 0.05
+"""Share of flows that mirror one of the app's last ones, up to which nothing is made of it in haste."""
 FEWEST_MIRRORED: Final = 3
 FEWEST_VOLUMES: Final = 20
 """Mirrored flows, or volumes, from which a pair is worth judging before its time."""
@@ -40,11 +43,12 @@ SLOT_COLUMNS: Final = {
     "looked_mirrored": 0,
     "looked_volumes": 0,
     "looked_flows": 0,
+    "looked_met": 0,
     "told": 0,
 }
 """What is kept of a slot, and its value in an empty one. boundary: when the last flow of the last full stretch was
-written; stretches: that were full; looked_*: what it held when it was last looked at; told: 1 where it
-was told of."""
+written; stretches: that were full; looked_*: what it held when it was last looked at, and how many flows it had met;
+told: 1 where it was told of."""
 
 
 class Growing:
@@ -106,7 +110,7 @@ class OpenDays:
         if len(flows):
             np.maximum.at(self.high.upto(int(flows["device"].max()) + 1), flows["device"], written)
         days = written[~late] // DAY_US
-        for day in np.unique(days).tolist():
+        for day in _distinct(days):
             apps = kept["app"][days == day]
             self.met[day].upto(int(apps.max()) + 1)[apps] = 1
         return late
@@ -147,12 +151,15 @@ class OpenDays:
         """Slots with more signs of relaying than when they were last looked at; of unknown apps, of whole devices."""
         every = np.arange(self._used)
         mirrored, volumes = self.column("mirrored"), self.volumes.totals(every)
-        growth = np.where(self.column("told") > 0, GROWTH_ONCE_TOLD, GROWTH)
-        found = (mirrored >= FEWEST_MIRRORED) & (mirrored >= growth * self.column("looked_mirrored"))
-        found |= (volumes >= FEWEST_VOLUMES) & (volumes >= growth * self.column("looked_volumes"))
+        met = self.flows.totals(every) + self.column("stretches") * MOST_FLOWS
+        looked = self.column("looked_mirrored")
+        chance = mirrored - looked <= BY_CHANCE * (met - self.column("looked_met"))
+        growth = np.where(chance | (self.column("told") > 0), GROWTH_OF_OTHERS, GROWTH)
+        found = (mirrored >= FEWEST_MIRRORED) & (mirrored >= growth * np.maximum(looked, chance * FEWEST_MIRRORED))
+        found |= (volumes >= FEWEST_VOLUMES) & (volumes >= GROWTH * self.column("looked_volumes"))
         slots = np.flatnonzero(found & (self.column("day") != NEVER))
-        self.slots["looked_mirrored"].values[slots] = mirrored[slots]
-        self.slots["looked_volumes"].values[slots] = volumes[slots]
+        for name, values in (("looked_mirrored", mirrored), ("looked_volumes", volumes), ("looked_met", met)):
+            self.slots[name].values[slots] = values[slots]
         return self._with_their_devices(slots)
 
     def _with_their_devices(self, slots: Ints) -> Ints:
@@ -239,7 +246,7 @@ class OpenDays:
         if not len(records):
             return out
         fresh = (day > self.forgotten) & (day > self.closed.upto(int(records["device"].max()) + 1)[records["device"]])
-        for which in np.unique(day[fresh]).tolist():
+        for which in _distinct(day[fresh]):
             rows = np.flatnonzero(fresh & (day == which))
             app = records["app"][rows]
             slot_of = self._slot_of[which].upto(int(app.max()) + 1)
@@ -275,6 +282,14 @@ class OpenDays:
 
     def _settled_days(self) -> Ints:
         return self._settled() // DAY_US
+
+
+def _distinct(days: Ints) -> list[int]:
+    """The days, each once; mostly there is but one."""
+    if len(days) and days.min() == days.max():
+        return [int(days[0])]
+    found: list[int] = np.unique(days).tolist()
+    return found
 
 
 def _reached(clocks: Ints) -> int:

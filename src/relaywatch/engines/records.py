@@ -15,7 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relaywatch.engines.names import Names
+from relaywatch.engines.names import REMEMBERED, Names
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.schemas import Observability
 from relaywatch.model.tables import Batch
@@ -91,6 +91,7 @@ APP_INFERRED: Final = 32
 NOT_KNOWN: Final = -1
 NO_UID: Final = -(2**31)
 NO_APP: Final = ""
+_NOT_MET: Final = np.uint32(2**32 - 1)
 _WIDEST_TABLE: Final = 4_000_000
 _DEVICE_BITS: Final = np.uint64(40)
 _PACKAGE_BITS: Final = np.uint64(20)
@@ -119,18 +120,47 @@ class Codes(Protocol):
         ...
 
 
+class TextCodes(dict[str, int]):
+    """Codes of texts, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._recent: list[tuple[pa.Array, npt.NDArray[np.uint32]]] = []
+
+    def coded(self, column: pa.DictionaryArray) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint32]]:
+        """Each row's place in the column's values, null after the last; and of each place that is used the code.
+
+        Values are met where a row has them; null is met as the empty text.
+        """
+        values = column.dictionary
+        places = pc.fill_null(column.indices, len(values)).to_numpy(zero_copy_only=False).astype(np.int64)
+        table = self._table(values)
+        for place in np.unique(places[table[places] == _NOT_MET]).tolist():
+            text = values[place].as_py() if place < len(values) else None
+            table[place] = self.setdefault(text or "", len(self))
+        return places, table
+
+    def _table(self, values: pa.Array) -> npt.NDArray[np.uint32]:
+        """The codes of these values as far as they were met; batches of one source share their values."""
+        for seen, table in self._recent:
+            if seen.equals(values):
+                return table
+        table = np.full(len(values) + 1, _NOT_MET, np.uint32)
+        self._recent = [(values, table), *self._recent[: REMEMBERED - 1]]
+        return table
+
+
 class Registry:
     """AppCodes of the devices, apps and sources met so far; grows with them, never with the number of records."""
 
     def __init__(self) -> None:
-        self.devices: dict[str, int] = {}
-        self.sources: dict[str, int] = {}
-        self.packages: dict[str, int] = {}
+        self.devices, self.sources, self.packages = TextCodes(), TextCodes(), TextCodes()
         self.uids: dict[int, int] = {}
         self._names: list[str] = []
         self._keys = np.empty(0, np.uint64)
         self._codes = np.empty(0, np.uint32)
         self._key_of = np.empty(0, np.uint64)
+        """Keys by app code."""
 
     def source_names(self) -> list[str]:
         """Source names by code."""
@@ -156,11 +186,11 @@ class Registry:
         place = np.searchsorted(self._keys, keys)
         new = np.unique(keys[self._keys[np.minimum(place, len(self._keys) - 1)] != keys]) if len(self._keys) else keys
         if len(new):
-            first = len(self._codes)
-            merged = np.concatenate([self._keys, np.unique(new)])
-            codes = np.concatenate([self._codes, first + np.arange(len(merged) - first, dtype=np.uint32)])
-            order = np.argsort(merged)
-            self._keys, self._codes = merged[order], codes[order]
+            fresh = np.unique(new)
+            codes = len(self._codes) + np.arange(len(fresh), dtype=np.uint32)
+            where = np.searchsorted(self._keys, fresh)
+            self._keys, self._codes = np.insert(self._keys, where, fresh), np.insert(self._codes, where, codes)
+            self._key_of = np.append(self._key_of, fresh)
             place = np.searchsorted(self._keys, keys)
         return np.asarray(self._codes[place], np.uint32)
 
@@ -209,6 +239,8 @@ class Registry:
             getattr(self, kind).update({name: code for code, name in enumerate(names[kind])})
         self.uids.update({uid: code for code, uid in enumerate(uids)})
         self._keys, self._codes = keys, codes
+        self._key_of = np.zeros(len(codes), np.uint64)
+        self._key_of[codes] = keys
 
     def device_name(self, code: int) -> str:
         """The device's name by its code."""
@@ -221,19 +253,12 @@ class Registry:
 
     def app_parts(self, codes: npt.NDArray[np.uint32]) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
         """Package and uid codes of app codes."""
-        keys, low = self._by_code()[codes], np.uint64(_LOW)
+        keys, low = self._key_of[codes], np.uint64(_LOW)
         return ((keys >> _PACKAGE_BITS) & low).astype(np.uint32), (keys & low).astype(np.uint32)
 
     def app_devices(self, codes: AppCodes) -> AppCodes:
         """Device codes of app codes."""
-        return np.asarray(self._by_code()[codes] >> _DEVICE_BITS, np.uint32)
-
-    def _by_code(self) -> npt.NDArray[np.uint64]:
-        """Keys by app code."""
-        if len(self._key_of) != len(self._codes):
-            self._key_of = np.zeros(len(self._codes), np.uint64)
-            self._key_of[self._codes] = self._keys
-        return self._key_of
+        return np.asarray(self._key_of[codes] >> _DEVICE_BITS, np.uint32)
 
     def anonymous(self, codes: npt.NDArray[np.uint32]) -> npt.NDArray[np.bool_]:
         """Whether neither package nor uid is known, by app code."""
@@ -322,35 +347,23 @@ def _dictionary(column: pa.DictionaryArray) -> tuple[npt.NDArray[np.int64], list
     return codes, [*values, None]
 
 
-def _coded(column: pa.DictionaryArray, codes: dict[str, int]) -> npt.NDArray[np.uint32]:
+def _coded(column: pa.DictionaryArray, codes: TextCodes) -> npt.NDArray[np.uint32]:
     """The column's values as codes; new values are added. Null is coded as the empty text."""
-    local, values = _dictionary(column)
-    return _codes(values, local, codes)[local]
-
-
-def _codes(values: Sequence[str | None], local: npt.NDArray[np.int64], codes: dict[str, int]) -> npt.NDArray[np.uint32]:
-    """Code of each of the values that `local` (rows as indices into them) uses; new values are added."""
-    table = np.zeros(len(values), np.uint32)
-    used = np.zeros(len(values), np.bool_)
-    used[local] = True
-    for k in np.flatnonzero(used).tolist():
-        table[k] = codes.setdefault(values[k] or "", len(codes))
-    return table
+    places, table = codes.coded(column)
+    return table[places]
 
 
 def _who(rows: pa.RecordBatch, registry: Registry) -> tuple[npt.NDArray[np.uint32], npt.NDArray[np.uint32]]:
     """Device and app codes of each row."""
-    device, device_names = _dictionary(rows["device_uid"])
-    package, packages = _dictionary(rows["android_package"])
+    device, device_codes = registry.devices.coded(rows["device_uid"])
+    package, package_codes = registry.packages.coded(rows["android_package"])
     uids = _numbers(rows["android_uid"], missing=NO_UID).astype(np.int64)
     distinct = np.sort(pl.Series(uids).unique().to_numpy())
     uid = np.searchsorted(distinct, uids) if len(distinct) > 1 else np.zeros(len(uids), np.int64)
-    combined = (device * len(packages) + package) * len(distinct) + uid
-    met, inverse = _factorise(combined, len(device_names) * len(packages) * len(distinct))
+    combined = (device * len(package_codes) + package) * len(distinct) + uid
+    met, inverse = _factorise(combined, len(device_codes) * len(package_codes) * len(distinct))
     pair, met_uid = np.divmod(met, len(distinct))
-    met_device, met_package = np.divmod(pair, len(packages))
-    device_codes = _codes(device_names, device, registry.devices)
-    package_codes = _codes(packages, package, registry.packages)
+    met_device, met_package = np.divmod(pair, len(package_codes))
     uid_codes = np.array([registry.uids.setdefault(n, len(registry.uids)) for n in distinct.tolist()], np.uint32)
     apps = registry.app_codes(device_codes[met_device], package_codes[met_package], uid_codes[met_uid])
     return device_codes[device], apps[inverse]

@@ -9,7 +9,7 @@ refuses by the version.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final
@@ -22,10 +22,10 @@ import pyarrow as pa
 from relaywatch.detection.columns import VolumeColumns
 from relaywatch.detection.episode import Found
 from relaywatch.engines.cases import Case, case_again, with_signals
-from relaywatch.engines.judging import Told
+from relaywatch.engines.judging import AppDay, Told
 from relaywatch.engines.kernel import Counts, Kernel, Said
 from relaywatch.engines.open_days import SLOT_COLUMNS
-from relaywatch.engines.pairs import PairStore
+from relaywatch.engines.pairs import Checkpoint, PairStore
 from relaywatch.engines.records import FLOW, SIGNAL, Records
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.outputs.native import json_line, read_ndjson
@@ -39,6 +39,7 @@ def snapshot(kernel: Kernel) -> bytes:
     """The whole state as one Arrow IPC stream of (table, content) rows, compressed."""
     tables = {
         **_common(kernel),
+        "said": _said(kernel.said),
         "flows": _held(kernel.open.flows, kernel),
         "volumes": _held(kernel.open.volumes, kernel),
     }
@@ -60,21 +61,39 @@ def restore(kernel: Kernel, state: bytes) -> None:
     _attach_cases(kernel, tables)
 
 
-def save(kernel: Kernel, folder: Path) -> None:
-    """Write a checkpoint into an empty folder, durably; the kernel's files of blocks belong to it."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A kernel's state as it was at one time: it can be written while the kernel goes on."""
+
+    tables: Tables
+    said: Mapping[AppDay, Said]
+    stores: tuple[PairStore, ...]
+
+    def write(self, folder: Path) -> None:
+        """Put it into an empty folder, and the records' blocks on disk; the kernel's files of blocks belong to it."""
+        for store in self.stores:
+            store.sync()
+        for name, table in {**self.tables, "said": _said(self.said)}.items():
+            with (
+                pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink,
+                pa.ipc.new_file(sink, _marked(table).schema) as out,
+            ):
+                out.write_table(_marked(table))
+
+
+def taken(kernel: Kernel) -> Taken:
+    """The kernel's state as it is, for a checkpoint."""
     tables = _common(kernel)
     for name, store in (("flows", kernel.open.flows), ("volumes", kernel.open.volumes)):
-        columns = store.checkpoint()
-        width = columns["recent"].shape[1]
-        values = pa.py_buffer(np.ascontiguousarray(columns.pop("recent")))
-        recent = pa.FixedSizeBinaryArray.from_buffers(pa.binary(width * 8), len(columns["slot"]), [None, values])
-        tables[name] = pa.table({**columns, "recent": recent})
-    for name, table in tables.items():
-        with (
-            pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink,
-            pa.ipc.new_file(sink, _marked(table).schema) as out,
-        ):
-            out.write_table(_marked(table))
+        held = store.checkpoint()
+        width = store.dtype.itemsize
+        latest = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(width), len(held.latest), [None, pa.py_buffer(held.latest.view(np.uint8))]
+        )
+        tables[name] = pa.table(held.slots)
+        tables[f"{name}_latest"] = pa.table({"record": latest})
+        tables[f"{name}_blocks"] = pa.table({"before": held.before})
+    return Taken(tables, dict(kernel.said), (kernel.open.flows, kernel.open.volumes))
 
 
 def load(kernel: Kernel, folder: Path) -> None:
@@ -85,20 +104,19 @@ def load(kernel: Kernel, folder: Path) -> None:
             tables[path.stem] = _checked(reader.read_all(), str(path))
     _restore_common(kernel, tables)
     for name, store in (("flows", kernel.open.flows), ("volumes", kernel.open.volumes)):
-        table = tables[name]
-        columns = {key: _numpy(table, key) for key in ("slot", "fill", "head", "total")}
-        recent = table["recent"].combine_chunks()
-        whole = np.frombuffer(recent.buffers()[1] or b"", np.uint64) if len(recent) else np.empty(0, np.uint64)
-        store.restore({**columns, "recent": whole[: len(recent) * recent.type.byte_width // 8]})
+        slots = {key: _numpy(tables[name], key) for key in ("slot", "fill", "head", "total")}
+        latest = tables[f"{name}_latest"]["record"].combine_chunks()
+        words = np.frombuffer(latest.buffers()[1] or b"", store.dtype)[: len(latest)]
+        store.restore(Checkpoint(slots, words, _numpy(tables[f"{name}_blocks"], "before")))
     _attach_cases(kernel, tables)
 
 
 class StoredKernel(Kernel):
     """A kernel that keeps its state in checkpoints."""
 
-    def save(self, folder: Path) -> None:
+    def taken(self) -> Taken:
         """As the function of that name."""
-        save(self, folder)
+        return taken(self)
 
     def load(self, folder: Path) -> None:
         """As the function of that name."""
@@ -111,7 +129,7 @@ def _common(kernel: Kernel) -> Tables:
     keys, codes = registry.codes()
     signals = [signals for held in kernel.signals.values() for signals in held]
     counts = {name: [value] for name, value in asdict(kernel.counts).items()}
-    met = [(day, app) for day in kernel.open.met for app in kernel.open.apps(day).tolist()]
+    met = {day: kernel.open.apps(day) for day in kernel.open.met}
     return {
         "counts": pa.table({**counts, "forgotten": [kernel.open.forgotten]}),
         "devices": pa.table({"name": pa.array(registry.devices, pa.string()), **days["devices"]}),
@@ -125,21 +143,24 @@ def _common(kernel: Kernel) -> Tables:
         "uids": pa.table({"uid": pa.array(registry.uids, pa.int64())}),
         "apps": pa.table({"key": keys, "code": codes}),
         "slots": pa.table(days["slots"]),
-        "met": _rows_of({"day": pa.int64(), "app": pa.int64()}, met),
+        "met": pa.table(
+            {
+                "day": np.repeat(np.array(list(met), np.int64), [len(apps) for apps in met.values()]),
+                "app": np.concatenate([np.empty(0, np.int64), *met.values()]),
+            }
+        ),
         "signals": _typed(np.concatenate([np.empty(0, SIGNAL), *signals])),
         "texts": kernel.texts.table(),
         "contacts": kernel.contacted.table().to_arrow(),
         "inventory": kernel.inventory.table(),
         **_cases(kernel),
-        "said": _rows_of(
-            {"app": pa.int64(), "day": pa.int64(), "bar": pa.float64(), "finding": pa.string()},
-            [
-                (*key, said.bar, json_line(said.finding))
-                for key, said in kernel.said.items()
-                if said.finding is not None
-            ],
-        ),
     }
+
+
+def _said(said: Mapping[AppDay, Said]) -> pa.Table:
+    """What was said, as a table; findings take long to write, and never change."""
+    rows = [(*key, each.bar, json_line(each.finding)) for key, each in said.items() if each.finding is not None]
+    return _rows_of({"app": pa.int64(), "day": pa.int64(), "bar": pa.float64(), "finding": pa.string()}, rows)
 
 
 def _restore_common(kernel: Kernel, tables: Tables) -> None:
@@ -154,8 +175,10 @@ def _restore_common(kernel: Kernel, tables: Tables) -> None:
     empty = {"slot": 0, **SLOT_COLUMNS}
     slots = {name: _numpy(tables["slots"], name, empty[name]) for name in empty}
     kernel.open.restore(slots, {name: _numpy(tables["devices"], name) for name in ("high", "closed")})
-    for day, app in zip(tables["met"]["day"].to_pylist(), tables["met"]["app"].to_pylist(), strict=True):
-        kernel.open.met[day].upto(app + 1)[app] = 1
+    met_day, met_app = _numpy(tables["met"], "day"), _numpy(tables["met"], "app")
+    for day in np.unique(met_day).tolist():
+        apps = met_app[met_day == day]
+        kernel.open.met[day].upto(int(apps.max()) + 1)[apps] = 1
     signals = _records(tables["signals"], SIGNAL)
     for device in np.unique(signals["device"]).tolist():
         kernel.signals[device] = [signals[signals["device"] == device]]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -11,30 +12,43 @@ import pyarrow as pa
 from relaywatch.detection.columns import Keys
 from relaywatch.engines.names import SCHEMA, Names
 
-MERGED_AT = 50_000
-"""Keys met lately that are kept apart, so that a few new ones do not move all."""
+MERGED_AT: Final = 50_000
+"""Texts met lately that are kept apart, so that a few new ones do not move all."""
 
 
 class _Generation:
     """Texts by key, each once."""
 
     def __init__(self) -> None:
-        self.batches: list[pa.RecordBatch] = []
         self.days: frozenset[int] = frozenset()
         """Days for which they may be asked."""
         self._known = np.empty(0, np.uint64)
-        self._lately = np.empty(0, np.uint64)
+        self._ordered: list[pa.RecordBatch] = []
+        """By rising key each."""
+        self._lately_known = np.empty(0, np.uint64)
+        self._lately: list[pa.RecordBatch] = []
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in what is new of the texts."""
         keys, first = np.unique(batch["key"].to_numpy(), return_index=True)
-        new = ~(_holds(self._known, keys) | _holds(self._lately, keys))
+        new = ~(_holds(self._known, keys) | _holds(self._lately_known, keys))
         if new.any():
-            self.batches.append(batch.take(pa.array(first[new])))
-            self._lately = np.union1d(self._lately, keys[new])
-            if len(self._lately) > MERGED_AT:
-                self._known = np.union1d(self._known, self._lately)
-                self._lately = np.empty(0, np.uint64)
+            self._lately.append(batch.take(pa.array(first[new])))
+            self._lately_known = _with(self._lately_known, keys[new])
+        if len(self._lately_known) > MERGED_AT:
+            self._ordered.append(self._of_lately())
+            self._known = _with(self._known, self._lately_known)
+            self._lately_known, self._lately = np.empty(0, np.uint64), []
+
+    def batches(self) -> list[pa.RecordBatch]:
+        """All texts with their keys, by rising key in each batch."""
+        if len(self._lately) > 1:
+            self._lately = [self._of_lately()]
+        return [*self._ordered, *self._lately]
+
+    def _of_lately(self) -> pa.RecordBatch:
+        together = pa.Table.from_batches(self._lately).combine_chunks().to_batches()[0]
+        return together.take(pa.array(np.argsort(together["key"].to_numpy())))
 
 
 def _holds(ordered: Keys, keys: Keys) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -42,6 +56,11 @@ def _holds(ordered: Keys, keys: Keys) -> np.ndarray[tuple[int], np.dtype[np.bool
         return np.zeros(len(keys), np.bool_)
     place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
     return np.asarray(ordered[place] == keys)
+
+
+def _with(ordered: Keys, more: Keys) -> Keys:
+    """Both together, rising."""
+    return np.insert(ordered, np.searchsorted(ordered, more), more)
 
 
 class Texts(Names):
@@ -55,9 +74,19 @@ class Texts(Names):
         """A day is over, and these go on: forget what was met only for days that are over."""
         going_on = frozenset(others)
         self._generations[-1].days = going_on
-        kept = [held for held in self._generations if held.batches and held.days & going_on]
+        kept = [held for held in self._generations if held.days & going_on and held.batches()]
         self._generations = [*kept, _Generation()]
         self._recent = []
+
+    def texts(self, keys: Keys) -> dict[int, str]:
+        """The text behind each of the keys."""
+        wanted, found = np.unique(keys), dict[int, str]()
+        for batch in self._batches():
+            ordered = batch["key"].to_numpy()
+            hit = wanted[_holds(ordered, wanted)]
+            texts = batch["text"].take(pa.array(np.searchsorted(ordered, hit)))
+            found.update(zip(hit.tolist(), texts.to_pylist(), strict=True))
+        return found
 
     def hold(self, texts: Mapping[int, str]) -> None:
         """Take in texts that are to outlast their day."""
@@ -78,4 +107,4 @@ class Texts(Names):
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         for generation in self._generations:
-            yield from generation.batches
+            yield from generation.batches()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from relaywatch.live.durable import sync_folder, sync_tree
-from relaywatch.live.judgement import Judgement
+from relaywatch.live.judgement import State
 from relaywatch.live.taking import LiveError, Position
 
 KEPT: Final = 2
@@ -46,12 +46,12 @@ class Checkpoints:
         for left in folder.glob(f"{_NEW}*"):
             shutil.rmtree(left)
 
-    def write(self, judgement: Judgement, stand: Stand) -> int:
+    def write(self, held: State, stand: Stand) -> int:
         """Keep the state; the number of the entry up to which the spool is needed no longer."""
         fresh = self._folder / f"{_NEW}{stand.entry:020d}"
         kernel = fresh / _KERNEL
         kernel.mkdir(parents=True, mode=0o700)
-        judgement.save(kernel)
+        held.write(kernel)
         files = {str(path.relative_to(kernel)): _sum(path) for path in sorted(kernel.rglob("*")) if path.is_file()}
         state = json.dumps({"version": VERSION, "files": files, **asdict(stand)}, separators=(",", ":"))
         sealed = json.dumps({"crc32": zlib.crc32(state.encode()), "state": state})

@@ -1,7 +1,8 @@
 """The engine: takes from the inputs, spools, feeds the judgement, journals what it says, keeps checkpoints.
 
-One thread. A piece is acknowledged once it is on disk. After a crash the newest whole checkpoint is loaded and the
-spool after it taken again in silence; then the judgement is asked once, and the journal set right.
+One thread, and a second one that writes checkpoints. A piece is acknowledged once it is on disk. After a crash the
+newest whole checkpoint is loaded and the spool after it taken again in silence; then the judgement is asked once, and
+the journal set right.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +50,7 @@ _WAIT_S: Final = 0.25
 class Pace:
     """How often things are done, in s; and how large the spool may grow before a checkpoint is due, in bytes."""
 
-    judge_every_s: float = 1.0
+    judge_every_s: float = 0.5
     checkpoint_every_s: float = 60.0
     commit_every_s: float = 0.01
     spool_bytes: int = 4 << 30
@@ -80,10 +82,13 @@ class Engine:
         self._rate = Rate()
         self._judging_s = self._checkpoint_s = 0.0
         self._checkpoint_at = time.monotonic()
+        self._writer = ThreadPoolExecutor(1, "checkpoint")
+        self._being_written: Future[int] | None = None
 
     def __enter__(self) -> Engine:
         with ExitStack() as stack:
             stack.enter_context(held_alone(self._folder))
+            stack.callback(self._writer.shutdown)
             self._recover(stack)
             self._held = stack.pop_all()
         return self
@@ -114,6 +119,7 @@ class Engine:
         else:
             self._judge()
         self._checkpoint()
+        self._checkpoint_written()
         self._show()
 
     def _loop(self, inputs: Sequence[Input], stop: threading.Event, *, until_end: bool) -> None:
@@ -130,6 +136,8 @@ class Engine:
             if time.monotonic() >= judge_at:
                 self._judge()
                 judge_at = time.monotonic() + self._pace.judge_every_s
+                if self._being_written is not None and self._being_written.done():
+                    self._checkpoint_written()
                 if self._checkpoint_due():
                     self._checkpoint()
                 self._show()
@@ -232,16 +240,28 @@ class Engine:
             self._ears.events(events)
 
     def _checkpoint_due(self) -> bool:
+        if self._spool.size_bytes > self._pace.spool_bytes:
+            return True
         late = time.monotonic() - self._checkpoint_at >= self._pace.checkpoint_every_s
-        return (late and self._entry != self._asked_entry) or self._spool.size_bytes > self._pace.spool_bytes
+        return late and self._entry != self._asked_entry and self._being_written is None
 
     def _checkpoint(self) -> None:
-        begun = time.monotonic()
-        stand = Stand(self._entry, self._positions.all(), self._journal.size_bytes, dict(self.rows), self.aside)
-        self._spool.forget(self._checkpoints.write(self._judgement, stand))
-        self._asked_entry = self._entry
+        """Take a checkpoint, to be written while the watching goes on, after the one before it."""
+        self._checkpoint_written()
         self._checkpoint_at = time.monotonic()
-        self._checkpoint_s = self._checkpoint_at - begun
+        stand = Stand(self._entry, self._positions.all(), self._journal.size_bytes, dict(self.rows), self.aside)
+        self._being_written = self._writer.submit(self._checkpoints.write, self._judgement.taken(), stand)
+        self._asked_entry = self._entry
+
+    def _checkpoint_written(self) -> None:
+        """Wait for the checkpoint that is being written, if one is: what it holds needs the spool no longer.
+
+        Raises what its writing failed of.
+        """
+        if self._being_written is not None:
+            self._spool.forget(self._being_written.result())
+            self._being_written = None
+            self._checkpoint_s = time.monotonic() - self._checkpoint_at
 
     @property
     def findings_open(self) -> int:

@@ -10,6 +10,14 @@ from relaywatch.engines.kernel import Change
 from relaywatch.model.tables import Batch
 
 
+class State(Protocol):
+    """A judgement's state at one time."""
+
+    def write(self, folder: Path) -> None:
+        """Put it into an empty folder. May be called from another thread, while the judgement goes on."""
+        ...
+
+
 class Judgement(Protocol):
     """A judgement over a stream. It is fed and asked from one thread."""
 
@@ -29,8 +37,8 @@ class Judgement(Protocol):
         """Rows that came too late to be judged, since the last call."""
         ...
 
-    def save(self, folder: Path) -> None:
-        """Write the complete state into an empty folder."""
+    def taken(self) -> State:
+        """The complete state as it is, apart from what comes later."""
         ...
 
     def load(self, folder: Path) -> None:
