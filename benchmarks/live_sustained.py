@@ -5,7 +5,7 @@
 A simulated fleet goes through a pipe into `relaywatch watch`, with spool, fsync and checkpoints, at the rate asked for
 or as fast as it is taken. The flow that decides a finding is the first one with which a judgement of the app's flows so
 far gives the finding. In the same run, a loop in Python that matches each flow with its app's last ones stands for what
-is compared with.
+is compared with. Memory is shown against the pairs that were active when it was measured.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from collections import defaultdict, deque
 from datetime import datetime
 from pathlib import Path
@@ -42,11 +44,16 @@ Key = tuple[str, str]
 
 
 class Memory(threading.Thread):
-    """The peak of a process's resident memory, and of its part that is no file, by the second; in GiB."""
+    """The peak of a process's resident memory, and of its part that is no file, by the second; in GiB.
 
-    def __init__(self, pid: int) -> None:
+    by_pairs: resident memory when so many hundred thousand pairs were first active, and how many these were.
+    """
+
+    def __init__(self, pid: int, port: int) -> None:
         super().__init__(daemon=True)
         self.path, self.resident, self.anonymous = Path(f"/proc/{pid}/status"), 0.0, 0.0
+        self.metrics = f"http://127.0.0.1:{port}/metrics"
+        self.by_pairs: dict[int, tuple[int, float]] = {}
 
     def run(self) -> None:
         """Look once a second, until the process is gone."""
@@ -62,7 +69,25 @@ class Memory(threading.Thread):
                 return
             self.resident = max(self.resident, sum(sizes.values()))
             self.anonymous = max(self.anonymous, sizes.get("RssAnon", 0.0))
+            pairs = self.active_pairs()
+            self.by_pairs.setdefault(pairs // 100_000, (pairs, sum(sizes.values())))
             time.sleep(1.0)
+
+    def active_pairs(self) -> int:
+        """What the watcher says of itself; 0 before it listens, and when it is gone."""
+        try:
+            with urllib.request.urlopen(self.metrics, timeout=1.0) as answer:  # noqa: S310 - its own address
+                told = answer.read().decode().splitlines()
+        except OSError:
+            return 0
+        lines = dict(line.rsplit(" ", 1) for line in told if line and line[0] != "#")
+        return int(float(lines.get("relaywatch_judgement_active_pairs", "0")))
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
 
 
 def feed(process: subprocess.Popen[bytes], plan: Plan, rate: int, relays: set[Key]) -> dict[Key, list]:
@@ -154,11 +179,11 @@ def main() -> None:
     relays = set(Simulation(plan).truth().select("device_uid", "android_package").cast(pl.String).iter_rows())
     some = [b.rows for b, _ in zip(Simulation(plan).batches(ROWS), range(10), strict=False) if b.table == "flows"]
     with tempfile.TemporaryDirectory(dir=asked.folder) as state:
+        port = free_port()
         command = [sys.executable, "-m", "relaywatch", "watch", "-", "--state", state, "--json"]
-        process = subprocess.Popen(
-            [*command, "--checkpoint-every", str(asked.checkpoint)], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL
-        )
-        memory = Memory(process.pid)
+        command += ["--checkpoint-every", str(asked.checkpoint), "--http", f"127.0.0.1:{port}"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        memory = Memory(process.pid, port)
         memory.start()
         sent = feed(process, plan, asked.rate, relays)
         rows, seconds = sent.pop(("", ""))
@@ -178,6 +203,9 @@ def main() -> None:
     told, others = (sum((who in relays) is own for who in opened) for own in (True, False))
     print(f"flows {rows:,} in {seconds:.0f} s: {rows / seconds:,.0f} a second, {rows / cpu:,.0f} a CPU second")
     print(f"peak resident {memory.resident:.2f} GiB, of it {memory.anonymous:.2f} GiB no file")
+    for pairs, size in memory.by_pairs.values():
+        if pairs:
+            print(f"  with {pairs:,} pairs active: {size:.2f} GiB resident")
     print(f"relaying apps {len(relays)}, told of {told}; others told of {others}")
     if waits:
         median, worst = np.quantile(waits, [0.5, 0.99])

@@ -49,7 +49,7 @@ def watch_command(
     until_end: Annotated[
         bool, typer.Option("--until-end", help="Take what is there, close all findings, and leave")
     ] = False,
-    judge_every: Annotated[float, typer.Option(min=0.05, help="Pause between two judgings, s")] = 1.0,
+    judge_every: Annotated[float, typer.Option(min=0.05, help="Pause between two judgings, s")] = 0.5,
     checkpoint_every: Annotated[float, typer.Option(min=0.05, help="Pause between two checkpoints, s")] = 60.0,
     http: Annotated[str, typer.Option("--http", metavar="HOST:PORT", help="Take telemetry by HTTP (extra live)")] = "",
     http_token_file: Annotated[

@@ -105,6 +105,7 @@ class FullStretches:
     left: Records
     boundary: int
     stretches: int
+    watermark: int
 
 
 class Kernel:
@@ -255,22 +256,26 @@ class Kernel:
         """Judge full stretches of days that go on, and let their records go."""
         touched: set[AppDay] = set()
         for slots in self.open.pieces(self.open.full()):
-            touched |= self._close_full([one for slot in slots.tolist() if (one := self._full(slot)) is not None])
+            settled = zip(slots.tolist(), self.open.watermark(slots).tolist(), strict=True)
+            touched |= self._close_full(
+                [each for slot, mark in settled if (each := self._full(slot, mark)) is not None]
+            )
         return touched
 
-    def _full(self, slot: int) -> FullStretches | None:
+    def _full(self, slot: int, watermark: int) -> FullStretches | None:
         """The slot's stretches that are over, if any; it is not looked at again before it has grown."""
         one = np.array([slot])
         flows, _ = self.open.flows.read(one)
         flows, written = in_order_written(flows, self.registry.source_ranks())
         place = places_in_stretches(flows, written, np.zeros(len(flows), np.int64))
-        settled = place[written < self.open.watermark(one)[0]]
+        settled = place[written < watermark]
         # A stretch is over when the one behind it has begun in settled time.
         done = place < int(settled.max(initial=0))
         self.open.slots["looked_flows"].values[slot] = int((~done).sum())
         if not done.any():
             return None
-        return FullStretches(slot, flows[done], flows[~done], int(written[done].max()), int(settled.max()))
+        ended = int(written[done].max())
+        return FullStretches(slot, flows[done], flows[~done], ended, int(settled.max()), watermark)
 
     def _close_full(self, full: list[FullStretches]) -> set[AppDay]:
         if not full:
@@ -296,7 +301,7 @@ class Kernel:
         self.open.flows.append(np.full(len(full.left), full.slot), full.left)
         gone = flow_rows(full.done, volumes) >= 0
         gone |= volumes["start"] + volumes["duration"] <= full.boundary
-        gone |= out_of_reach(volumes, full.left, np.broadcast_to(self.open.watermark(one), len(volumes)))
+        gone |= out_of_reach(volumes, full.left, np.full(len(volumes), full.watermark))
         self.open.volumes.clear(one)
         self.open.volumes.append(np.full(int((~gone).sum()), full.slot), volumes[~gone])
         self.open.slots["stretches"].values[full.slot] += full.stretches
