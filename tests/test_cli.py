@@ -111,7 +111,7 @@ class TestStatus:
             (["settings", "--set", "Nothing=1"], "no setting 'Nothing'"),
             (["explain", "abcd", "--from", "{folder}/missing.ndjson"], "there are no findings here"),
             (["explain", "abcd", "--from", "{folder}/notes.txt"], "line 1: not JSON"),
-            (["explain", "abcd", "--from", "{folder}/empty"], "empty"),
+            (["explain", "abcd", "--from", "{folder}/empty"], "empty: no journal here"),
             (["explain", "abcd", "--from", "{folder}/latin1.ndjson"], "not UTF-8"),
         ],
     )

@@ -13,12 +13,15 @@ def main() -> None:
     gc.disable()
     try:
         from relaywatch.cli import main as run
+        from relaywatch.cli.shell import tell
+        from relaywatch.model.compilation import before_compiling
     except KeyboardInterrupt:
         sys.stderr.write("relaywatch: interrupted; nothing was kept\n")
         sys.exit(130)
     gc.freeze()  # what is loaded stays to the end: it need not be searched
     gc.set_threshold(SEARCHED_AFTER)
     gc.enable()
+    before_compiling(lambda: tell("compiling for this machine, which takes up to a minute; later runs have it ready"))
     run()
 
 

@@ -99,3 +99,21 @@ def test_a_hunt_needs_paths_or_a_lake(run):
     status, _, said = run("spark", "hunt")
     assert status == 2
     assert "--lake" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["hunt", "{0}/none.parquet"],
+        ["hunt", "--lake", "{0}/none"],
+        ["stream", "--out", "{0}", "--flows", "{0}/none"],
+        ["conclude", "--out", "{0}/none"],
+        ["conclude", "--out", "{0}", "--signals", "{0}/none.parquet"],
+    ],
+)
+def test_what_is_not_there_is_told_before_spark_starts(run, tmp_path, monkeypatch, arguments):
+    monkeypatch.setattr("relaywatch.cli.fleet._session", lambda *_: pytest.fail("Spark starts"))
+    status, _, said = run("spark", *(argument.format(tmp_path) for argument in arguments))
+    assert status == 2
+    assert f"relaywatch: {tmp_path}/none" in said
+    assert said.count("\n") == 1

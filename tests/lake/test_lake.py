@@ -306,3 +306,15 @@ def test_the_queries_of_the_documentation_work(examples):
     assert told["one"].height == 8
     exec(by_lake, told)  # noqa: S102
     assert told["rows"].schema.names == ["device_uid", "bytes_out"]
+
+
+def test_a_day_that_is_none_or_not_in_the_lake_is_told(lake, run):
+    status, out, err = run("lake", "hunt", "--lake", lake, "--day", "2026-13-01")
+    assert (status, out) == (2, "")
+    assert err == "relaywatch: --day 2026-13-01: no such day. Give it as YYYY-MM-DD, as 2026-03-03.\n"
+    _, _, err = run("lake", "hunt", "--lake", lake, "--day", "2026-01-01", "--day", "2026-01-09")
+    assert err.startswith(
+        "relaywatch: --day 2026-01-09: the lake has no traffic of this day. See relaywatch lake show.\n"
+    )
+    status, _, err = run("lake", "hunt", "--lake", lake, "--day", "2026-01-09")
+    assert (status, "holds no telemetry of these days" in err) == (2, True)

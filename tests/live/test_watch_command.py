@@ -61,6 +61,47 @@ def test_lines_for_people_and_the_list_of_what_is_open(run, log, tmp_path, monke
     assert listed == out
 
 
+def test_a_finding_that_was_told_is_explained_from_the_state_folder_or_what_was_told(run, log, tmp_path):
+    state, told = tmp_path / "s", tmp_path / "told.ndjson"
+    told.write_text(run("watch", log, "--state", state, "--until-end", "--json")[1])
+    for source in (state, state / "findings.ndjson", told):
+        status, out, err = run("explain", "phone-1", "--from", source, "--json")
+        assert status == 0
+        assert json.loads(out)["bridges"] == 10
+        assert err.startswith("relaywatch: closed at ")
+        assert "revision 1" in err
+    assert "phone-1" in run("explain", "phone-1", "--from", state)[1]
+
+
+def test_a_journal_gives_the_newest_event_of_a_finding(run, log, tmp_path, monkeypatch):
+    state = tmp_path / "s"
+    run("watch", log, "--state", state, "--until-end")
+    with log.open("a") as file:
+        file.writelines(canonical_line(number) for number in range(31, 61))
+    run("watch", log, "--state", state, "--until-end")
+    _, out, err = run("explain", "phone-1", "--from", state, "--json")
+    assert json.loads(out)["bridges"] == 20
+    assert "revision 2" in err
+
+
+@pytest.mark.parametrize(
+    ("wanted", "place", "told"),
+    [
+        ("nothing", "s", "names 0 findings, not one. Findings here: phone-0-"),
+        ("phone", "s", "names 3 findings"),
+        ("phone-0", ".", "no journal here"),
+        ("phone-0", "torn.ndjson", "line 1: no event of the journal"),
+    ],
+)
+def test_what_a_journal_does_not_hold_is_told_in_a_line(run, log, tmp_path, wanted, place, told):
+    run("watch", log, "--state", tmp_path / "s", "--until-end")
+    (tmp_path / "torn.ndjson").write_text('{"event":"closed"}\n')
+    status, out, err = run("explain", wanted, "--from", tmp_path / place)
+    assert (status, out) == (2, "")
+    assert told in err
+    assert len(err.splitlines()) == 1
+
+
 def test_records_that_could_not_be_read(run, log, tmp_path):
     with log.open("a") as file:
         file.write("{broken\n")
@@ -94,6 +135,7 @@ def test_a_signal_ends_it_with_a_checkpoint(run, log, tmp_path, monkeypatch, num
         (("--kafka", "broker"), "no topic"),
         (("--mqtt", "broker"), "no address"),
         (("--http", "0", "--until-end"), "no end"),
+        (("--kafka", "127.0.0.1:1/flows", "--until-end"), "no end"),
     ],
 )
 def test_mistakes_are_told_in_a_line(run, tmp_path, monkeypatch, options, told):

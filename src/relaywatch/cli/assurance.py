@@ -18,10 +18,11 @@ import typer
 from rich.console import Console
 
 from relaywatch.assurance.episodes import Evasion
+from relaywatch.cli.planning import exceptions_of
 from relaywatch.cli.shell import AsJson, Bar, Exit, Output, Overrides, Paths, SettingsFile, app, tell
 from relaywatch.detection.settings import SETTINGS, Settings, load
 from relaywatch.engines.local import Hunt
-from relaywatch.governance.exceptions import Exceptions, load_exceptions, statuses
+from relaywatch.governance.exceptions import Exceptions, statuses
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Topology
 from relaywatch.outputs.account import hunt_account
@@ -84,7 +85,7 @@ def coverage_command(
     window_s, settings = _window_s(window), load(settings_file, overrides or ())
     if scores is not None:
         _check_folder(scores)
-    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    exceptions = exceptions_of(exceptions_file)
     with Bar(Console(stderr=True)) as bar:
         covered = coverage(paths, settings, window_s=window_s, device=device, watcher=bar)
     if as_ocsf:
@@ -234,7 +235,7 @@ def report_command(
     drill, drill_plan = _drilling()
     _check_folder(folder)
     settings, window_s, now = load(settings_file, overrides or ()), _window_s(window), datetime.now(UTC)
-    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    exceptions = exceptions_of(exceptions_file)
     plan = drill_plan(episodes=episodes, evasions=tuple(evasions or ()), seed=seed)
     with Bar(Console(stderr=True)) as bar:
         hunted = Hunt(settings, exceptions, now, device, bar)

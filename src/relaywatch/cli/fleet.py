@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from relaywatch.cli.hunting import remember
+from relaywatch.cli.planning import planned
 from relaywatch.cli.shell import (
     AsJson,
     Asn,
@@ -24,10 +24,6 @@ from relaywatch.cli.shell import (
     app,
     tell,
 )
-from relaywatch.detection.settings import load
-from relaywatch.engines.local import Hunt
-from relaywatch.enrichment.loading import load_enrichment
-from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.lake.lake import Lake
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.outputs.native import json_line
@@ -37,6 +33,8 @@ from relaywatch.outputs.text import plural
 if TYPE_CHECKING:
     from relaywatch.fleet.hunting import FleetResult
 
+_PATTERN: Final = frozenset("*?[{")
+"""Characters by which Spark looks for files of many names."""
 Master = Annotated[
     str | None, typer.Option(help="Spark's master, as local[2] or spark://HOST:7077; spark-submit gives its own")
 ]
@@ -80,14 +78,16 @@ def hunt_command(
     """
     if bool(paths) == (lake is not None):
         raise typer.BadParameter("give either paths or --lake")
-    plan = _plan(settings_file, overrides, exceptions_file, asn, indicators)
+    plan = planned(settings_file, overrides, exceptions_file, asn, indicators)
+    _check(*paths or ())
+    formats = set() if lake is None else set(Lake.open(lake).sources().values())
     spark = _session(master, conf)
     from relaywatch.fleet.hunting import hunt
     from relaywatch.fleet.lakes import hunt_lake
     from relaywatch.fleet.session import fleet_at
 
     if lake is not None:
-        if len(formats := set(Lake.open(lake).sources().values())) > 1:
+        if len(formats) > 1:
             tell(f"not joined: the lake's {len(formats)} formats are judged as they are; relaywatch hunt joins them")
         result = hunt_lake(spark, lake, plan)
     else:
@@ -115,7 +115,7 @@ def stream_command(
 
     `relaywatch spark conclude` makes findings of what it judged. Exit status: 0 ended, 2 unusable input.
     """
-    plan = _plan(settings_file, overrides, None, None, None)
+    plan = planned(settings_file, overrides)
     for folder in (flows, volumes) if not kafka else ():
         if folder is not None and "://" not in folder and not Path(folder).is_dir():
             raise RelaywatchError(f"{folder}: is no folder. Make it, and let Parquet files come into it.")
@@ -152,7 +152,8 @@ def conclude_command(
 
     Exit status: 0 no finding, 1 findings, 2 unusable input, 3 some rows could not be read (findings or not).
     """
-    plan = _plan(settings_file, overrides, exceptions_file, asn, indicators)
+    plan = planned(settings_file, overrides, exceptions_file, asn, indicators)
+    _check(out, signals, inventory)
     spark = _session(master, conf)
     from relaywatch.fleet.session import read
     from relaywatch.fleet.streaming import Stream, conclude_stream
@@ -175,16 +176,11 @@ def _session(master: str | None, conf: Sequence[str] | None) -> Any:  # noqa: AN
     return session(master, settled)
 
 
-def _plan(
-    settings_file: Path | None,
-    overrides: Sequence[str] | None,
-    exceptions_file: Path | None,
-    asn: Path | None,
-    indicators: Path | None,
-) -> Hunt:
-    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
-    settings = load(settings_file, overrides or ())
-    return Hunt(settings, exceptions, datetime.now(UTC), enrichment=load_enrichment(asn, indicators))
+def _check(*paths: str | None) -> None:
+    """Refuse paths of this machine that are not there before Spark starts; others only Spark can ask for."""
+    for path in paths:
+        if path is not None and not set(path) & _PATTERN and "://" not in path and not Path(path).exists():
+            raise RelaywatchError(f"{path}: does not exist. Check the path.")
 
 
 def _give(result: FleetResult, *, as_json: bool) -> None:

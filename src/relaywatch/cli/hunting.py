@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from relaywatch.cli.planning import planned
 from relaywatch.cli.shell import (
     AsJson,
     Asn,
@@ -30,9 +31,8 @@ from relaywatch.cli.shell import (
     tell,
 )
 from relaywatch.detection.settings import SETTINGS, Settings, describe, load
-from relaywatch.engines.local import Hunt, HuntResult, hunt
-from relaywatch.enrichment.loading import load_enrichment
-from relaywatch.governance.exceptions import Exceptions, load_exceptions
+from relaywatch.engines.local import HuntResult, hunt
+from relaywatch.live.journal import journal_in, newest
 from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.finding import Finding
 from relaywatch.outputs.account import hunt_account
@@ -40,6 +40,8 @@ from relaywatch.outputs.native import json_line, read_ndjson, write_ndjson
 from relaywatch.outputs.terminal import render
 
 SHORTEST_ID: Final = 4
+_EVENT: Final = b'{"event":'
+"""How each line of a watcher's journal begins."""
 
 
 @app.command(name="hunt")
@@ -61,11 +63,9 @@ def hunt_command(
     Exit status: 0 no finding, 1 findings, 2 unusable input, 3 some records could not be read (findings or not).
     """
     check_outputs(as_json=as_json, as_ocsf=as_ocsf, html=html)
-    settings = load(settings_file, overrides or ())
-    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
-    enrichment = load_enrichment(asn, indicators)
     with Bar(Console(stderr=True)) as bar:
-        result = hunt(paths, Hunt(settings, exceptions, datetime.now(UTC), device, bar, enrichment))
+        plan = planned(settings_file, overrides, exceptions_file, asn, indicators, device=device, watcher=bar)
+        result = hunt(paths, plan)
     shown(result, as_json=as_json, as_ocsf=as_ocsf, html=html)
 
 
@@ -119,37 +119,69 @@ def explain_command(
     finding: Annotated[str, typer.Argument(help="A finding's id, or its first characters", show_default=False)],
     *,
     source: Annotated[
-        Path | None, typer.Option("--from", help="File written by hunt --json; otherwise the last hunt's findings")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="File written by hunt --json, or a watcher's state folder; otherwise the last hunt's findings",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every number behind a verdict."""
     from relaywatch.outputs.explanation import explain
 
-    path = source or _last_hunt()
-    if not path.exists():
-        raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
-    try:
-        with path.open(encoding="utf-8") as stream:
-            found = _chosen(finding, list(read_ndjson(stream)), path)
-    except UnicodeDecodeError as fault:
-        raise RelaywatchError(f"{path}: not UTF-8. Give a file that relaywatch hunt --json wrote.") from fault
+    found = _told(finding, source) if source and _is_journal(source) else _hunted(finding, source or _last_hunt())
     if as_json:
         write_ndjson([found], sys.stdout)
     else:
         explain(found, Output())
 
 
-def _chosen(wanted: str, findings: list[Finding], path: Path) -> Finding:
-    known = ", ".join(finding.finding_id[:8] for finding in findings[:20]) or "none"
+def _is_journal(path: Path) -> bool:
+    """A watcher's state folder, or what it told, by content."""
+    if path.is_dir():
+        return True
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_EVENT)) == _EVENT
+
+
+def _told(wanted: str, source: Path) -> Finding:
+    """A finding as a watcher told it last; where it stands goes to standard error."""
+    path = journal_in(source) if source.is_dir() else source
+    events = newest(path)
+    event = events[_chosen(wanted, list(events), path)]
+    tell(f"{event['event']} at {str(event['time'])[:19]}Z, revision {event['revision']} of the finding")
+    (found,) = read_ndjson(io.StringIO(json_line(event["finding"])))
+    return found
+
+
+def _hunted(wanted: str, path: Path) -> Finding:
+    if not path.exists():
+        raise RelaywatchError(f"{path}: there are no findings here. Run relaywatch hunt first, or give --from FILE.")
+    try:
+        with path.open(encoding="utf-8") as stream:
+            findings = list(read_ndjson(stream))
+    except UnicodeDecodeError as fault:
+        raise RelaywatchError(f"{path}: not UTF-8. Give a file that relaywatch hunt --json wrote.") from fault
+    identity = _chosen(wanted, [finding.finding_id for finding in findings], path)
+    return next(finding for finding in findings if finding.finding_id == identity)
+
+
+def _chosen(wanted: str, identities: list[str], path: Path) -> str:
+    known = ", ".join(identity[:8] for identity in identities[:20]) or "none"
     if len(wanted) < SHORTEST_ID:
         raise RelaywatchError(
             f"{path}: {wanted!r} is too short for an id: give at least {SHORTEST_ID} characters. "
             f"Findings here: {known}."
         )
-    matches = [finding for finding in findings if finding.finding_id.startswith(wanted.lower())]
+    matches = [identity for identity in identities if identity.startswith(wanted.lower())]
     if len(matches) != 1:
-        raise RelaywatchError(f"{path}: {wanted!r} names {len(matches)} findings, not one. Findings here: {known}.")
+        raise RelaywatchError(
+            f"{path}: {wanted!r} names {len(matches)} findings, not one. Findings here: {known}. "
+            "Others, as a watcher's: --from."
+        )
     return matches[0]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from relaywatch.cli.hunting import check_outputs, shown
+from relaywatch.cli.planning import planned
 from relaywatch.cli.shell import (
     AsJson,
     Asn,
@@ -31,15 +32,12 @@ from relaywatch.cli.shell import (
     app,
     tell,
 )
-from relaywatch.detection.settings import load
 from relaywatch.engines.lake_hunt import Selection, hunt_lake
-from relaywatch.engines.local import Hunt
-from relaywatch.enrichment.loading import load_enrichment
-from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.lake.compacting import compact
 from relaywatch.lake.importing import ImportAccount, import_telemetry
 from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import SHARDS
+from relaywatch.model.errors import RelaywatchError
 from relaywatch.model.schemas import TABLES
 from relaywatch.outputs.account import quarantine_account, unread_account
 from relaywatch.outputs.native import json_line
@@ -197,7 +195,7 @@ def hunt_command(
     *,
     folder: LakeFolder,
     days: Annotated[
-        list[datetime] | None, typer.Option("--day", formats=["%Y-%m-%d"], help="Only this UTC day; may be repeated")
+        list[str] | None, typer.Option("--day", metavar="YYYY-MM-DD", help="Only this UTC day; may be repeated")
     ] = None,
     devices: Annotated[list[str] | None, typer.Option("--device", help="Only this device; may be repeated")] = None,
     as_json: AsJson = False,
@@ -214,17 +212,18 @@ def hunt_command(
     Exit status: 0 no finding, 1 findings, 2 unusable lake.
     """
     check_outputs(as_json=as_json, as_ocsf=as_ocsf, html=html)
-    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
-    chosen = Selection(
-        None if not days else frozenset(day.date() for day in days), frozenset(devices) if devices else None
-    )
+    chosen = Selection(frozenset(map(_day, days)) if days else None, frozenset(devices) if devices else None)
     with Bar(Console(stderr=True)) as bar:
-        plan = Hunt(
-            load(settings_file, overrides or ()),
-            exceptions,
-            datetime.now(UTC),
-            watcher=bar,
-            enrichment=load_enrichment(asn, indicators),
-        )
-        result = hunt_lake(Lake.open(folder), plan, chosen)
+        plan = planned(settings_file, overrides, exceptions_file, asn, indicators, watcher=bar)
+        lake = Lake.open(folder)
+        for day in sorted((chosen.days or frozenset()) - set(lake.days())):
+            tell(f"--day {day}: the lake has no traffic of this day. See relaywatch lake show.")
+        result = hunt_lake(lake, plan, chosen)
     shown(result, as_json=as_json, as_ocsf=as_ocsf, html=html)
+
+
+def _day(text: str) -> date:
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()  # noqa: DTZ007  a day has no zone; the lake's are UTC
+    except ValueError as fault:
+        raise RelaywatchError(f"--day {text}: no such day. Give it as YYYY-MM-DD, as 2026-03-03.") from fault

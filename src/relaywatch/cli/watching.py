@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -16,12 +15,11 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
+from relaywatch.cli.planning import planned
 from relaywatch.cli.shell import AsJson, ExceptionsFile, Exit, Overrides, SettingsFile, app, tell
-from relaywatch.detection.settings import load
 from relaywatch.engines.kernel import DEVICE_LAG_S, LATENESS_S, WITHOUT_END, Patience
 from relaywatch.engines.local import Hunt
 from relaywatch.engines.state import StoredKernel
-from relaywatch.governance.exceptions import Exceptions, load_exceptions
 from relaywatch.live.addresses import http_address, kafka_topics, mqtt_subscription
 from relaywatch.live.engine import Ears, Engine, Pace
 from relaywatch.live.extras import with_extra
@@ -87,8 +85,9 @@ def watch_command(
     """
     if list_open:
         raise typer.Exit(_list(state, as_json=as_json))
-    settings = load(settings_file, overrides or ())
-    exceptions = load_exceptions(exceptions_file) if exceptions_file else Exceptions(())
+    if until_end and (http or kafka or mqtt):
+        raise RelaywatchError("--until-end: telemetry from a network has no end. Give files, folders or -.")
+    plan = planned(settings_file, overrides, exceptions_file, device=device)
     looking = Looking(device=device, settle_s=settle, until_end=until_end)
     inputs, latest = _inputs(paths or [], state, looking), Latest()
     if http:
@@ -102,8 +101,6 @@ def watch_command(
         inputs.append(with_extra("mqtt", "mqtt", "--mqtt").MqttInput(subscription, device, tell))
     if not inputs:
         raise RelaywatchError("nothing to watch. Give files, folders, - or another input; see docs/watch.md.")
-    if until_end and (http or kafka or mqtt):
-        raise RelaywatchError("--until-end: telemetry from a network has no end. Give files, folders or -.")
     patience = WITHOUT_END if until_end else Patience(lateness, device_lag)
     pace = Pace(judge_every, checkpoint_every)
     events = _as_json if as_json else _as_lines
@@ -112,7 +109,7 @@ def watch_command(
         _status_line() as shown,
         Engine(
             state,
-            lambda folder: new_judgement(Hunt(settings, exceptions, datetime.now(UTC), device), folder, patience),
+            lambda folder: new_judgement(plan, folder, patience),
             pace,
             Ears(events, tell, (latest.hear, shown)),
         ) as engine,

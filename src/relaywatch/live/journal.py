@@ -20,6 +20,7 @@ from relaywatch.model.finding import Finding
 from relaywatch.outputs.native import json_line
 
 NAME: Final = "findings.ndjson"
+_OPEN: Final = (Status.OPENED, Status.UPDATED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class Journal:
     @property
     def open(self) -> int:
         """Findings that are open."""
-        return sum(last.status in (Status.OPENED, Status.UPDATED) for last in self._last.values())
+        return sum(last.status in _OPEN for last in self._last.values())
 
     def write(self, changes: Iterable[Change]) -> list[Event]:
         """Write what is new among the changes; the events, on disk."""
@@ -141,7 +142,7 @@ class Journal:
 
 
 def _is_open(last: _Last) -> bool:
-    return last.status in (Status.OPENED, Status.UPDATED)
+    return last.status in _OPEN
 
 
 def _same(one: Status, other: Status) -> bool:
@@ -177,16 +178,25 @@ def _records(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             offset += len(line)
 
 
+def newest(path: Path) -> dict[str, dict[str, Any]]:
+    """The newest event of each finding by its id, in the order of their opening. Reads only."""
+    held: dict[str, dict[str, Any]] = {}
+    for _, record in _records(path):
+        key = str(record["finding"]["finding_id"])
+        if key in held and held[key]["event"] not in _OPEN:
+            del held[key]
+        held[key] = record
+    return held
+
+
 def standing(folder: Path) -> list[dict[str, Any]]:
     """The newest event of each finding that is open, in the order of their opening. Reads only."""
+    return [record for record in newest(journal_in(folder)).values() if record["event"] in _OPEN]
+
+
+def journal_in(folder: Path) -> Path:
+    """The journal of a state folder. Raises LiveError where there is none."""
     path = folder / NAME
     if not path.exists():
         raise LiveError(f"{folder}: no journal here. Give the state folder of a watcher.")
-    held: dict[str, dict[str, Any]] = {}
-    for _, record in _records(path):
-        key = record["finding"]["finding_id"]
-        if record["event"] in (Status.OPENED, Status.UPDATED):
-            held[key] = record
-        else:
-            held.pop(key, None)
-    return list(held.values())
+    return path

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
 import numba
-from numba.core import config
+from numba.core import config, event
 
 Kernel = TypeVar("Kernel", bound=Callable[..., Any])
 
@@ -50,3 +50,25 @@ def compiled(function: Kernel) -> Kernel:
         return cast("Kernel", numba.njit(cache=True, nogil=True)(function))
     except RuntimeError:  # Numba finds no writable place for its cache.
         return cast("Kernel", numba.njit(nogil=True)(function))
+
+
+def before_compiling(tell: Callable[[], None]) -> None:
+    """Call `tell` once, before the first kernel that has to be compiled because the cache does not hold it."""
+    event.register("numba:compile", _Once(tell))  # type: ignore[no-untyped-call]
+
+
+class _Once(event.Listener):
+    """Numba does not ask the cache under this event, only the compiler."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell: Callable[[], None] | None = tell
+
+    def on_start(self, started: event.Event) -> None:
+        """Compilation begins."""
+        del started
+        if (tell := self._tell) is not None:
+            self._tell = None
+            tell()
+
+    def on_end(self, ended: event.Event) -> None:
+        """It is done."""
