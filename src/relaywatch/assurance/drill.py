@@ -90,7 +90,7 @@ class Drilled:
 
     report: DrillReport
     coverage: Coverage
-    findings: list[Finding]
+    findings: Sequence[Finding]
 
 
 def drill(paths: Sequence[Path], plan: Hunt, wanted: DrillPlan, window_s: float = DAY_S) -> Drilled:

@@ -26,7 +26,6 @@ from relaywatch.cli.shell import (
 )
 from relaywatch.lake.lake import Lake
 from relaywatch.model.errors import RelaywatchError
-from relaywatch.outputs.native import json_line
 from relaywatch.outputs.terminal import WIDEST, panel
 from relaywatch.outputs.text import plural
 
@@ -186,10 +185,9 @@ def _check(*paths: str | None) -> None:
 def _give(result: FleetResult, *, as_json: bool) -> None:
     """Tell findings and what was left out, and leave."""
     account = result.account
-    lines = list(map(json_line, result.findings))
-    remember(lines)
+    remember(result.findings.lines())
     if as_json:
-        sys.stdout.writelines(lines)
+        sys.stdout.writelines(result.findings.lines())
     else:
         _render(result)
     left_out = {

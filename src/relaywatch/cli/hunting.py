@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
@@ -71,10 +72,9 @@ def hunt_command(
 
 def shown(result: HuntResult, *, as_json: bool, as_ocsf: bool, html: Path | None) -> NoReturn:
     """Write what a hunt found, remember it for `explain`, and leave with its status."""
-    lines = list(map(json_line, result.findings))
-    remember(lines)
+    remember(result.findings.lines())
     if as_json:
-        sys.stdout.writelines(lines)
+        sys.stdout.writelines(result.findings.lines())
     elif as_ocsf:
         from relaywatch.outputs.ocsf import write_ocsf  # the library of OCSF's objects is slow to load
 
@@ -221,7 +221,7 @@ def _last_hunt() -> Path:
     return Path(state) / "relaywatch" / "last-hunt.ndjson"
 
 
-def remember(lines: list[str]) -> None:
+def remember(lines: Iterable[str]) -> None:
     """Keep the findings' lines for explain; a hunt does not fail because they cannot be kept."""
     path = _last_hunt()
     try:

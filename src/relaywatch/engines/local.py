@@ -30,6 +30,7 @@ from relaywatch.enrichment.loading import Enrichment
 from relaywatch.governance.exceptions import Exceptions, apply
 from relaywatch.model.errors import SourceError
 from relaywatch.model.finding import Finding
+from relaywatch.outputs.kept import KeptFindings
 from relaywatch.outputs.summary import HuntSummary
 from relaywatch.sources.discovery import discover
 
@@ -61,7 +62,7 @@ class Hunt:
 class HuntResult:
     """Findings, gravest and most certain first, and what was read."""
 
-    findings: list[Finding]
+    findings: KeptFindings
     summary: HuntSummary
 
 
@@ -114,7 +115,7 @@ def _judge_shard(shard: int, intake: Intake, plan: Hunt) -> tuple[Part, Ints]:
     return judge_part(flows, volumes, signals, intake.registry, plan.settings, plan.tables), counted
 
 
-def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None = None) -> list[Finding]:
+def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None = None) -> KeptFindings:
     """The findings of what was judged, gravest and most certain first.
 
     ask: for what installs contact, where the view does not hold the flows of all of them.
@@ -124,8 +125,7 @@ def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None 
     directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
     drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
     found = _completed(drafts, ask or _installs_in(view.intake))
-    decided = [apply(finding, plan.exceptions, plan.now) for finding in found]
-    return sorted(decided, key=_gravity)
+    return KeptFindings((apply(finding, plan.exceptions, plan.now) for finding in found), _gravity)
 
 
 def inventory_of(view: View) -> ByPlace:

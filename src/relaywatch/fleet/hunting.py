@@ -23,10 +23,10 @@ from relaywatch.fleet.installs import installs_of
 from relaywatch.fleet.sieve import RESULT_SQL, AppDay, Told, sieve
 from relaywatch.fleet.whole_rows import from_bytes
 from relaywatch.model.destination_list import DestinationList
-from relaywatch.model.finding import Finding
 from relaywatch.model.quarantine import Quarantine
 from relaywatch.model.schemas import TABLES
 from relaywatch.model.tables import Batch, TableName
+from relaywatch.outputs.kept import KeptFindings
 from relaywatch.sources.canonical import CanonicalParquet, fitted
 
 KEYS: Final = ("day", "device", "package", "uid")
@@ -58,7 +58,7 @@ class Account:
 class FleetResult:
     """Findings, gravest and most certain first, and what was read."""
 
-    findings: list[Finding]
+    findings: KeptFindings
     account: Account
 
 
@@ -200,7 +200,7 @@ def _batches(table: TableName, rows: pa.Table) -> list[Batch]:
 
 def conclude(
     rows: Sequence[Batch], judged: Mapping[int, int], plan: Hunt, formats: Mapping[str, str], ask: AskInstalls
-) -> list[Finding]:
+) -> KeptFindings:
     """The findings of the rows of cases. judged: apps judged on each day in all; ask: for the fleet's installs."""
     with tempfile.TemporaryDirectory(prefix="relaywatch-") as folder:
         view = View(Intake(Path(folder), DestinationList.parse(())), Quarantine())
