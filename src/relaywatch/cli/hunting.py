@@ -180,7 +180,7 @@ def _chosen(wanted: str, identities: list[str], path: Path) -> str:
     if len(matches) != 1:
         raise RelaywatchError(
             f"{path}: {wanted!r} names {len(matches)} findings, not one. Findings here: {known}. "
-            "Others, as a watcher's: --from."
+            "For others give --from: a file of findings, or a watcher's state folder."
         )
     return matches[0]
 
