@@ -17,6 +17,7 @@ STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("append"), st.lists(st.integers(0, 9), min_size=1, max_size=60)),
         st.tuples(st.just("clear"), st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True)),
+        st.tuples(st.just("read"), st.lists(st.integers(0, 9), min_size=1, max_size=3, unique=True)),
         st.tuples(st.just("restart"), st.just([])),
     ),
     max_size=30,
@@ -40,6 +41,10 @@ def test_records_come_back_whatever_was_let_go_and_restored(steps):
                 store.clear(np.array(slots, np.int64))
                 for slot in slots:
                     expected.pop(slot, None)
+            elif kind == "read":
+                records, of = store.read(np.array(slots, np.int64))
+                for slot in slots:
+                    assert sorted(records["start"][of == slot].tolist()) == expected.get(slot, [])
             else:
                 columns = store.checkpoint()
                 store.close()
@@ -49,6 +54,43 @@ def test_records_come_back_whatever_was_let_go_and_restored(steps):
         for slot in range(10):
             assert sorted(records["start"][of == slot].tolist()) == expected.get(slot, [])
         store.close()
+
+
+def interleaved(slots: int, each: int, begin: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Slots by turns, and a record for each place with its number as start."""
+    records = np.zeros(slots * each, FLOW)
+    records["start"] = np.arange(begin, begin + len(records))
+    return np.arange(len(records)) % slots, records
+
+
+def test_what_was_scattered_is_read_again_whole_after_it_was_written_together(tmp_path):
+    store, (of, records) = PairStore(FLOW, tmp_path / "blocks"), interleaved(5, 400)
+    store.append(of, records)
+    wanted = np.array([3, 1])
+    expected = sorted(records["start"][np.isin(of, wanted)].tolist())
+    for _ in range(3):
+        assert sorted(store.read(wanted)[0]["start"].tolist()) == expected
+    further, more = interleaved(5, 100, begin=len(records))
+    store.append(further, more)
+    everything = sorted([*records["start"].tolist(), *more["start"].tolist()])
+    assert sorted(store.read(np.arange(5))[0]["start"].tolist()) == everything
+    store.close()
+
+
+def test_a_checkpoint_is_as_the_store_was_whatever_came_after_it(tmp_path):
+    store, (of, records) = PairStore(FLOW, tmp_path / "blocks"), interleaved(5, 100)
+    store.append(of, records)
+    before = store.checkpoint()
+    further, more = interleaved(5, 300, begin=len(records))
+    store.append(further, more)
+    store.read(np.arange(5))
+    store.clear(np.array([2]))
+    store.sync()
+    store.close()
+    again = PairStore(FLOW, tmp_path / "blocks")
+    again.restore(before)
+    assert sorted(again.read(np.arange(5))[0]["start"].tolist()) == records["start"].tolist()
+    again.close()
 
 
 def test_blocks_that_a_checkpoint_refers_to_are_not_used_again(tmp_path):
