@@ -147,19 +147,19 @@ class Kernel:
             self.formats[name] = form
 
     def changes(self) -> list[Change]:
-        """Judge what is over and what looks like relaying; what has changed since the last call."""
-        touched: set[AppDay] = set()
-        while over := self._close_days(all_of_them=False):
-            touched |= over
-        found = self._say(touched | self._close_stretches() | self._judge_early())
+        """Judge what is over and what looks like relaying; what has changed since the last call.
+
+        Where a day is over for many devices at once, each call judges some of them: rows need not wait meanwhile.
+        """
+        found = self._say(self._close_days(self.open.over()) | self._close_stretches() | self._judge_early())
         for day in self._days_over():
             found += self._conclude(day)
         return found
 
     def drain(self) -> list[Change]:
         """No more rows come: judge everything, and close every finding."""
-        while self._close_days(all_of_them=True):
-            pass
+        while len(slots := self.open.over(all_of_them=True)):
+            self._close_days(slots)
         found = []
         for day in sorted(self.open.met):
             found += self._conclude(day)
@@ -227,9 +227,8 @@ class Kernel:
         signals = self.signals_of(flows["device"])
         return judge_part(flows, volumes, signals, self.registry, self.plan.settings, self.plan.tables)
 
-    def _close_days(self, *, all_of_them: bool) -> set[AppDay]:
-        """Judge days that are over, AT_ONCE records of them, and let their records go."""
-        slots = self.open.over(all_of_them=all_of_them)
+    def _close_days(self, slots: Ints) -> set[AppDay]:
+        """Judge days that are over, and let their records go."""
         if not len(slots):
             return set()
         part = self._judged(slots)

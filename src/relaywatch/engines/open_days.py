@@ -22,6 +22,8 @@ from relaywatch.engines.stretches import DAY_US, MOST_FLOWS, VOLUME_REACH_US, wr
 
 AT_ONCE: Final = 1_000_000
 """Records taken out in one go, or those of one device where it has more."""
+CLOSED_AT_ONCE: Final = 250_000
+"""Of these, while more come: as many as are judged well within a second."""
 NEVER: Final = int(np.iinfo(np.int64).min)
 NO_SLOT: Final = -1
 GROWTH: Final = 1.25
@@ -123,20 +125,21 @@ class OpenDays:
         return late
 
     def over(self, *, all_of_them: bool = False) -> Ints:
-        """Slots whose day is over, of whole devices, AT_ONCE records or a little more. all_of_them: nothing comes."""
+        """Slots whose day is over, of whole devices, some at a time. all_of_them: nothing comes any more."""
         day, device = self.column("day"), self.column("device")
         begun = day != NEVER
         if not all_of_them:
             begun &= day < self._settled_days()[device]
-        return next(self.pieces(np.flatnonzero(begun)), np.empty(0, np.int64))
+        records = AT_ONCE if all_of_them else CLOSED_AT_ONCE
+        return next(self.pieces(np.flatnonzero(begun), records), np.empty(0, np.int64))
 
-    def pieces(self, slots: Ints) -> Iterator[Ints]:
-        """The slots, those of a device and day together, AT_ONCE records or a little more at a time."""
+    def pieces(self, slots: Ints, records: int = AT_ONCE) -> Iterator[Ints]:
+        """The slots, those of a device and day together, so many records or a little more at a time."""
         day, device = self.column("day"), self.column("device")
         rest = slots[np.lexsort((device[slots], day[slots]))]
         while len(rest):
             held = np.cumsum(self.flows.totals(rest) + self.volumes.totals(rest))
-            stop = min(int(np.searchsorted(held, AT_ONCE)), len(rest) - 1)
+            stop = min(int(np.searchsorted(held, records)), len(rest) - 1)
             same = (device[rest] == device[rest[stop]]) & (day[rest] == day[rest[stop]])
             ends = int(np.flatnonzero(same)[-1]) + 1
             yield rest[:ends]
