@@ -149,6 +149,19 @@ _MOST_EARLY: Final = float(np.log(0.2))
 _SURE: Final = float(PAIR_EDGES[PAIR_SURE_GRADE - 1])
 _BELOW_SURE: Final = float(np.nextafter(_SURE, -np.inf))
 _LOG_FAR: Final = float(np.log(FAR))
+
+
+def _near(time: Floats) -> Floats:
+    """Distances of bytes, one of which a sure pair must come below in one direction, by most that its time gives."""
+    most = sum(np.maximum.accumulate(bound.max(axis=0)[::-1])[::-1] for bound in (_MOST_DOWN, _MOST_UP))
+    return np.asarray(DISTANCE_BIN * (most > _SURE - SLACK - np.asarray(time)[..., None]).sum(axis=-1))
+
+
+SLACK: Final = 1e-6
+"""What rounding may add to a bound."""
+_NEAR_BY_START: Final = _near(_MOST_BY_START)
+_NEAR_BY_END: Final = _near(_MOST_BY_END)
+_NEAR_EARLY: Final = float(_near(np.array(_MOST_EARLY)))
 NO_TARGET: Final = 0
 TOO_UNLIKE: Final = 1
 TOO_WEAK: Final = 2
@@ -212,54 +225,137 @@ def pair_score(group: Group, leg: int, row: int, window: float) -> float:
 
 
 @compiled
+def _place(values: Floats, bound: float) -> int:
+    """Place of the first value that is not below the bound, of rising ones."""
+    first, count = 0, len(values)
+    while count > 0:
+        half = count >> 1
+        below = values[first + half] < bound
+        first += (half + 1) * below
+        count = count - half - 1 if below else half
+    return first
+
+
+@compiled
+def _asked(best: float, graded: bool) -> float:  # noqa: FBT001  a kernel
+    """What the score of another pair must reach to matter; where only grades are asked for, the next grade."""
+    if not graded:
+        return best
+    grade = int(np.searchsorted(PAIR_EDGES, best, "right"))
+    return float(PAIR_EDGES[grade]) - SLACK if grade < len(PAIR_EDGES) else np.inf
+
+
+@compiled
 def _best_target(
-    group: Group, leg: int, donor: int, at: float, until: float, window: float, least: float, enough: float
+    group: Group,
+    leg: int,
+    donor: int,
+    at: float,
+    until: float,
+    window: float,
+    least: float,
+    enough: float,
+    graded: bool,  # noqa: FBT001  a kernel
 ) -> tuple[float, int]:
     """The best-scoring target leg of a client leg as if it lasted from `at` to `until` with the bytes of `donor`.
 
-    least: what a score must exceed; enough: the score at which the search may stop.
+    least: what a score must exceed; enough: the score at which the search may stop; graded: some target leg of the best
+    one's grade will do.
     """
-    best, found, weighed = least, NONE, 0
-    first = int(np.searchsorted(group.start, at - EARLY_S))
+    best, found, weighed, asked = least, NONE, 0, _asked(least, graded)
+    first = _place(group.start, at - EARLY_S)
     for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
         if group.start[row] > at + window or weighed >= LARGEST_REACH or best >= enough:
             break
-        prospect = _prospect(group, leg, donor, row, at, until, best)
+        prospect = _prospect(group, leg, donor, row, at, until, asked)
         weighed += prospect >= TOO_WEAK
         score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
         if prospect == MAY_REACH:
             score = _score(group, leg, donor, row, at, until, window)
         if score > best:
-            best, found = score, row
+            best, found, asked = score, row, _asked(score, graded)
     if group.inbound[leg]:
         return best, found
     weighed = 0
-    first = int(np.searchsorted(group.ends, until - TOGETHER_S))
+    first = _place(group.ends, until - TOGETHER_S)
     for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
         if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH or best >= enough:
             break
         row = group.by_end[k]
-        prospect = _prospect(group, leg, donor, row, at, until, best)
+        prospect = _prospect(group, leg, donor, row, at, until, asked)
         weighed += prospect >= TOO_WEAK
         score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
         if prospect == MAY_REACH:
             score = _score(group, leg, donor, row, at, until, window)
         if score > best:
-            best, found = score, row
+            best, found, asked = score, row, _asked(score, graded)
     return best, found
 
 
 @compiled
-def _has_sure(group: Group, legs: Ints, window: float, sessions: int) -> bool:
-    """Whether at least `sessions` of the client legs make sure pairs."""
-    found = 0
+def _may_be_sure(group: Group, leg: int, row: int, near: float) -> bool:
+    """Whether row may be a target that makes leg a sure pair. near: by their times, as _near gives it."""
+    down = abs(group.log_out[leg] - group.log_in[row])
+    if down >= near and abs(group.log_in[leg] - group.log_out[row]) >= near:
+        return False
+    return _prospect(group, leg, leg, row, group.start[leg], group.end[leg], _BELOW_SURE) == MAY_REACH
+
+
+@compiled
+def _may_by_start(group: Group, window: float) -> Flags:
+    """Flows that may make a sure pair, as a client leg, with one that opens near to them."""
+    may, count, first = np.zeros(len(group.start), np.bool_), len(group.start), 0
+    for leg in range(count):
+        at = group.start[leg]
+        while group.start[first] < at - EARLY_S:
+            first += 1
+        for row in range(first, count):
+            lag, near = group.start[row] - at, _NEAR_EARLY
+            if lag > window:
+                break
+            if lag >= SOONEST_S:
+                near = _NEAR_BY_START[min(int(lag * (1.0 / LAG_BIN)), LAG_BINS - 1)]
+            if _may_be_sure(group, leg, row, near):
+                may[leg] = True
+                break
+    return may
+
+
+@compiled
+def sure_prospects(group: Group, window: float) -> Flags:
+    """Flows that may make a sure pair as a client leg: the others make none.
+
+    Two sums are compared for most pairs, once for all client sides; what is left is scored.
+    """
+    count, first = len(group.start), 0
+    if count > FURTHEST_REACH:  # so many at a time are not all compared with each other
+        return np.ones(count, np.bool_)
+    may = _may_by_start(group, window)
+    may |= group.inbound & (group.protocol == DATAGRAM)
+    for k in range(count):
+        leg, until = group.by_end[k], group.ends[k]
+        while group.ends[first] < until - TOGETHER_S:
+            first += 1
+        for other in range(first, count):
+            gap = abs(group.ends[other] - until)
+            if may[leg] or group.ends[other] > until + TOGETHER_S:
+                break
+            near = _NEAR_BY_END[min(int(gap * (1.0 / LAG_BIN)), LAG_BINS - 1)]
+            may[leg] = _may_be_sure(group, leg, group.by_end[other], near)
+    return may
+
+
+@compiled
+def has_sure(group: Group, legs: Ints, window: float, sessions: int, may: Flags) -> bool:
+    """Whether at least `sessions` of the client legs make sure pairs. may: as sure_prospects gives it."""
+    legs, found = legs[may[legs]], 0
     for i in range(len(legs)):
         leg = legs[i]
         if found + len(legs) - i < sessions:
             return False
         if group.bytes_out[leg] >= 0.0 and group.bytes_in[leg] >= 0.0:
             at, until = group.start[leg], group.end[leg]
-            best, _ = _best_target(group, leg, leg, at, until, window, _BELOW_SURE, _SURE)
+            best, _ = _best_target(group, leg, leg, at, until, window, _BELOW_SURE, _SURE, graded=False)
             found += best >= _SURE
     return found >= sessions
 
@@ -275,7 +371,9 @@ def match_legs(group: Group, legs: Ints, donors: Ints, at: Floats, until: Floats
     rows = np.full(len(legs), NONE, np.int64)
     for i in range(len(legs)):
         if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
-            scores[i], rows[i] = _best_target(group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf)
+            scores[i], rows[i] = _best_target(
+                group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf, graded=False
+            )
     return scores, rows
 
 
@@ -286,12 +384,21 @@ def own_match(group: Group, legs: Ints, donors: Ints, window: float) -> tuple[Fl
 
 
 @compiled
-def grade_counts(scores: Floats) -> Ints:
-    """How many scores fall into each grade."""
+def grade_counts(group: Group, legs: Ints, donors: Ints, at: Floats, until: Floats, window: float) -> Ints:
+    """How many client legs' best scores fall into each grade. Arguments as in match_legs."""
     counts = np.zeros(len(PAIR_EDGES) + 1, np.int64)
-    for score in scores:
+    for i in range(len(legs)):
+        score = NO_MATCH
+        if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
+            score, _ = _best_target(group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf, graded=True)
         counts[np.searchsorted(PAIR_EDGES, score, "right")] += 1
     return counts
+
+
+@compiled
+def own_grades(group: Group, legs: Ints, donors: Ints, window: float) -> Ints:
+    """As grade_counts, each client leg at its own time."""
+    return grade_counts(group, legs, donors, group.start[legs], group.end[legs], window)
 
 
 @compiled
@@ -313,7 +420,7 @@ def leg_ratios(group: Group, legs: Ints, window: float, tables: Tables) -> Float
         for i in range(len(legs)):
             at[i] = moved(begin[i], shift, line)
             until[i] = end[i] if inbound else moved(end[i], shift, line)
-        null += grade_counts(match_legs(group, legs, legs, at, until, window)[0])
+        null += grade_counts(group, legs, legs, at, until, window)
     ratios = grade_ratios(null, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
     return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables))
 
@@ -337,29 +444,29 @@ def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, t
         distance = 1 + k * (legs_in_all - 1) // exchanges if legs_in_all > exchanges else 1 + k
         donors = np.roll(legs, distance)
         unlike = _unlike(group.bytes_out, legs, donors) | _unlike(group.bytes_in, legs, donors)
-        counts = grade_counts(own_match(group, legs[unlike], donors[unlike], window)[0])
+        counts = own_grades(group, legs[unlike], donors[unlike], window)
         unlike_only += counts
         every += counts
         if not group.inbound[legs[0]] and unlike.mean() < FEWEST_UNLIKE:
-            every += grade_counts(own_match(group, legs[~unlike], donors[~unlike], window)[0])
+            every += own_grades(group, legs[~unlike], donors[~unlike], window)
     enough = unlike_only.sum() >= FEWEST_UNLIKE * every.sum()
     return grade_ratios(unlike_only if enough else every, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
 
 
 @compiled
-def _may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Tables) -> bool:
+def may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Tables) -> bool:
     """Whether a few exchanges leave evidence for one client side; counts: of its pairs' grades."""
     at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
     return log_evidence(at_first, counts, RELAYED_SHARES) > 0.0
 
 
 @compiled
-def _score_side(group: Group, legs: Ints, window: float, sessions: int, tables: Tables) -> float:
-    """Log evidence of one client side; -inf below `sessions` sure bridges."""
-    if not _has_sure(group, legs, window, sessions):
+def _score_side(group: Group, legs: Ints, window: float, sessions: int, may: Flags, tables: Tables) -> float:
+    """Log evidence of one client side; -inf below `sessions` sure bridges. may: as sure_prospects gives it."""
+    if not has_sure(group, legs, window, sessions, may):
         return -np.inf
-    counts = grade_counts(own_match(group, legs, legs, window)[0])
-    if not _may_bridge(group, legs, counts, window, tables):
+    counts = own_grades(group, legs, legs, window)
+    if not may_bridge(group, legs, counts, window, tables):
         return -np.inf
     return log_evidence(leg_ratios(group, legs, window, tables), counts, RELAYED_SHARES)
 
@@ -406,12 +513,12 @@ def score_sides(group: Group, window: float, sessions: int, uplink: float, table
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     order, begins, ends, sent = largest_sides(group, uplink)
     evidence, first = np.zeros(len(begins)), np.zeros(len(begins), np.int64)
-    tried = 0
+    may, tried = sure_prospects(group, window), 0
     for k in range(len(begins)):
         legs = order[begins[k] : ends[k]]
         if len(legs) < sessions:
             continue
-        evidence[tried] = _score_side(group, legs, window, sessions, tables) + stake(sent[k], sent_in_all, WAYS)
+        evidence[tried] = _score_side(group, legs, window, sessions, may, tables) + stake(sent[k], sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
     return evidence[:tried], first[:tried]
@@ -432,25 +539,4 @@ def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: flo
             evidence = score_sides(group_of(flows, g), window, sessions, uplink, tables)[0]
             if len(evidence) > 0:
                 result[g] = max(0.0, evidence.max())
-    return result
-
-
-@compiled
-def may_score(flows: FlowColumns, window: float, sessions: int, uplink: float, tables: Tables) -> Flags:
-    """Whether score_bridging may find evidence in each group: where it says no there is none. Arguments as there."""
-    groups = len(flows.offsets) - 1
-    result = np.zeros(groups, np.bool_)
-    for g in range(groups):
-        if flows.offsets[g + 1] - flows.offsets[g] < 2 * sessions:
-            continue
-        group = group_of(flows, g)
-        order, begins, ends, _ = largest_sides(group, uplink)
-        for k in range(len(begins)):
-            legs = order[begins[k] : ends[k]]
-            if len(legs) < sessions or not _has_sure(group, legs, window, sessions):
-                continue
-            counts = grade_counts(own_match(group, legs, legs, window)[0])
-            if _may_bridge(group, legs, counts, window, tables):
-                result[g] = True
-                break
     return result

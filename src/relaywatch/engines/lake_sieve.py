@@ -19,10 +19,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relaywatch.detection.bridging import may_score
 from relaywatch.detection.calibration import FEWEST_BRIDGES
 from relaywatch.detection.columns import Flags, FlowColumns, Ints, Keys, client_sides
-from relaywatch.detection.totals import score_totals
+from relaywatch.detection.sieving import may_have_case
 from relaywatch.engines.arrangement import LOOKUP_PORTS, SECOND, US
 from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.judging import Part, judge_part
@@ -60,6 +59,8 @@ COLUMNS: Final = (
     "bytes_in",
 )
 NOT_KNOWN: Final = -1
+PORTS: Final = 65_536
+LOOKUPS: Final = np.isin(np.arange(PORTS), LOOKUP_PORTS)
 ROWS_AT_ONCE: Final = 250_000
 """Rows of whole devices judged in one go, on each core."""
 
@@ -157,21 +158,22 @@ class _Rows:
         return np.asarray(np.logical_or.reduceat(tied | nobody, self.first) | (np.diff(self.offsets) > MOST_FLOWS))
 
     def columns(self, groups: Ints) -> FlowColumns:
-        """The groups as detection sees them: as arrangement.flow_columns makes them."""
-        keep = np.zeros(len(self.first), np.bool_)
-        keep[groups] = True
+        """The groups as detection sees them: as arrangement.flow_columns makes them, but for the names of sides."""
         sizes = np.diff(self.offsets)
-        rows = np.flatnonzero(np.repeat(keep, sizes))
+        rows: Ints | slice = slice(None)
+        if len(groups) < len(self.first):
+            keep = np.zeros(len(self.first), np.bool_)
+            keep[groups] = True
+            rows = np.flatnonzero(np.repeat(keep, sizes))
         origin = np.repeat(self.start[self.first[groups]] // SECOND * SECOND, sizes[groups])
         start, until = self.start[rows], self._numbers("end_time")[rows]
         begin = (start - origin).astype(np.float64) * US
         inbound, port = self.inbound[rows], self._numbers("remote_port", 0)[rows]
         protocol = self._numbers("protocol_num")[rows]
         local = self._numbers("local_port", 0)[rows].astype(np.uint16)
-        remote = np.append(text_keys(pl.Series(self._values("remote_ip"))), np.uint64(0))[
-            self._codes("remote_ip")[rows]
-        ]
-        dialled = np.where(remote == 0, port.astype(np.uint64), remote)
+        # A column's values are distinct, so their places stand for them here; ports stand below, where none is known.
+        remote = self._codes("remote_ip")[rows]
+        dialled = np.where(remote == NOT_KNOWN, port, remote + PORTS).astype(np.uint64)
         return FlowColumns(
             offsets=np.append(0, np.cumsum(sizes[groups])).astype(np.int64),
             start=begin,
@@ -180,7 +182,7 @@ class _Rows:
             bytes_in=self._numbers("bytes_in")[rows].astype(np.float64),
             inbound=inbound,
             side=client_sides(inbound, local, protocol.astype(np.uint8), dialled),
-            lookup=np.isin(port, LOOKUP_PORTS) & ~inbound,
+            lookup=LOOKUPS[port] & ~inbound,
             protocol=protocol,
         )
 
@@ -212,8 +214,8 @@ def _score(rows: pa.Table, found: Sifted, plan: Hunt) -> set[str]:
     if len(groups):
         columns = held.columns(groups)
         uplink = float(plan.settings.uplink_bytes_threshold)
-        bridged = may_score(columns, plan.settings.time_window_s, FEWEST_BRIDGES, uplink, plan.tables)
-        found.cases |= held.keys(groups[bridged | score_totals(columns, uplink)])
+        likely = may_have_case(columns, plan.settings.time_window_s, FEWEST_BRIDGES, uplink, plan.tables)
+        found.cases |= held.keys(groups[likely])
         known = (columns.bytes_out >= 0) & (columns.bytes_in >= 0)
         found.silent |= held.keys(groups[~np.logical_or.reduceat(known, columns.offsets[:-1])])
         found.flows += len(columns.start)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -122,10 +124,23 @@ def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None 
     cases = judged.cases
     bars = judged.bars(plan.settings)
     directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
-    drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
-    found = _completed(drafts, ask or _installs_in(view.intake))
-    decided = [apply(finding, plan.exceptions, plan.now) for finding in found]
+    with _uncollected():
+        drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
+        found = _completed(drafts, ask or _installs_in(view.intake))
+        decided = [apply(finding, plan.exceptions, plan.now) for finding in found]
     return sorted(decided, key=_gravity)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Findings are many small records without circles: to search them for some would take longer than to make them."""
+    before = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
 
 
 def inventory_of(view: View) -> ByPlace:
