@@ -461,14 +461,21 @@ def may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Ta
 
 
 @compiled
-def _score_side(group: Group, legs: Ints, window: float, sessions: int, may: Flags, tables: Tables) -> float:
-    """Log evidence of one client side; -inf below `sessions` sure bridges. may: as sure_prospects gives it."""
+def _score_side(
+    group: Group, legs: Ints, window: float, sessions: int, may: Flags, tables: Tables
+) -> tuple[float, Floats]:
+    """Log evidence of one client side, and the likelihood ratio of each grade; -inf below `sessions` sure bridges.
+
+    may: as sure_prospects gives it.
+    """
+    none = np.ones(len(PAIR_EDGES) + 1)
     if not has_sure(group, legs, window, sessions, may):
-        return -np.inf
+        return -np.inf, none
     counts = own_grades(group, legs, legs, window)
     if not may_bridge(group, legs, counts, window, tables):
-        return -np.inf
-    return log_evidence(leg_ratios(group, legs, window, tables), counts, RELAYED_SHARES)
+        return -np.inf, none
+    ratios = leg_ratios(group, legs, window, tables)
+    return log_evidence(ratios, counts, RELAYED_SHARES), ratios
 
 
 @compiled
@@ -502,26 +509,31 @@ def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats
 
 
 @compiled
-def score_sides(group: Group, window: float, sessions: int, uplink: float, tables: Tables) -> tuple[Floats, Ints]:
-    """Each client side tried: its natural log evidence with its stake, and its first row.
+def score_sides(
+    group: Group, window: float, sessions: int, uplink: float, tables: Tables
+) -> tuple[Floats, Ints, Floats]:
+    """Each client side tried: its natural log evidence with its stake, its first row, its grades' likelihood ratios.
 
-    Evidence is -inf where a side has fewer than `sessions` sure bridges. Nothing is tried by a clock so coarse that
-    half of `window` passes between two of its steps: legs that open in one step are then no sign of anything.
+    Evidence is -inf, and ratios say nothing, where a side has fewer than `sessions` sure bridges. Nothing is tried by a
+    clock so coarse that half of `window` passes between two of its steps: legs that open in one step are then no sign
+    of anything.
     """
+    grades = len(PAIR_EDGES) + 1
     if clock_step(group.start) > window / 2.0:
-        return np.zeros(0), np.zeros(0, np.int64)
+        return np.zeros(0), np.zeros(0, np.int64), np.zeros((0, grades))
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     order, begins, ends, sent = largest_sides(group, uplink)
-    evidence, first = np.zeros(len(begins)), np.zeros(len(begins), np.int64)
+    evidence, first, ratios = np.zeros(len(begins)), np.zeros(len(begins), np.int64), np.ones((len(begins), grades))
     may, tried = sure_prospects(group, window), 0
     for k in range(len(begins)):
         legs = order[begins[k] : ends[k]]
         if len(legs) < sessions:
             continue
-        evidence[tried] = _score_side(group, legs, window, sessions, may, tables) + stake(sent[k], sent_in_all, WAYS)
+        told, ratios[tried] = _score_side(group, legs, window, sessions, may, tables)
+        evidence[tried] = told + stake(sent[k], sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
-    return evidence[:tried], first[:tried]
+    return evidence[:tried], first[:tried], ratios[:tried]
 
 
 @compiled
