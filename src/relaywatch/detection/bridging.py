@@ -159,9 +159,8 @@ def _near(time: Floats) -> Floats:
 
 SLACK: Final = 1e-6
 """What rounding may add to a bound."""
-_NEAR_BY_START: Final = _near(_MOST_BY_START)
+_NEAR_BY_START: Final = _near(np.maximum(_MOST_BY_START, _MOST_EARLY))
 _NEAR_BY_END: Final = _near(_MOST_BY_END)
-_NEAR_EARLY: Final = float(_near(np.array(_MOST_EARLY)))
 NO_TARGET: Final = 0
 TOO_UNLIKE: Final = 1
 TOO_WEAK: Final = 2
@@ -262,86 +261,61 @@ def _best_target(
     least: what a score must exceed; enough: the score at which the search may stop; graded: some target leg of the best
     one's grade will do.
     """
-    best, found, weighed, asked = least, NONE, 0, _asked(least, graded)
-    first = _place(group.start, at - EARLY_S)
-    for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
-        if group.start[row] > at + window or weighed >= LARGEST_REACH or best >= enough:
-            break
-        prospect = _prospect(group, leg, donor, row, at, until, asked)
-        weighed += prospect >= TOO_WEAK
-        score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
-        if prospect == MAY_REACH:
-            score = _score(group, leg, donor, row, at, until, window)
-        if score > best:
-            best, found, asked = score, row, _asked(score, graded)
-    if group.inbound[leg]:
-        return best, found
-    weighed = 0
-    first = _place(group.ends, until - TOGETHER_S)
-    for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
-        if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH or best >= enough:
-            break
-        row = group.by_end[k]
-        prospect = _prospect(group, leg, donor, row, at, until, asked)
-        weighed += prospect >= TOO_WEAK
-        score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
-        if prospect == MAY_REACH:
-            score = _score(group, leg, donor, row, at, until, window)
-        if score > best:
-            best, found, asked = score, row, _asked(score, graded)
+    best, found, asked = least, NONE, _asked(least, graded)
+    for by_end in range(1 if group.inbound[leg] else 2):
+        weighed, times, begin, last = 0, group.start, at - EARLY_S, at + window
+        if by_end:
+            times, begin, last = group.ends, until - TOGETHER_S, until + TOGETHER_S
+        first = _place(times, begin)
+        for k in range(first, min(first + FURTHEST_REACH, len(times))):
+            if times[k] > last or weighed >= LARGEST_REACH or best >= enough:
+                break
+            row = group.by_end[k] if by_end else k
+            prospect = _prospect(group, leg, donor, row, at, until, asked)
+            weighed += prospect >= TOO_WEAK
+            score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
+            if prospect == MAY_REACH:
+                score = _score(group, leg, donor, row, at, until, window)
+            if score > best:
+                best, found, asked = score, row, _asked(score, graded)
     return best, found
 
 
 @compiled
-def _may_be_sure(group: Group, leg: int, row: int, near: float) -> bool:
-    """Whether row may be a target that makes leg a sure pair. near: by their times, as _near gives it."""
-    down = abs(group.log_out[leg] - group.log_in[row])
-    if down >= near and abs(group.log_in[leg] - group.log_out[row]) >= near:
-        return False
-    return _prospect(group, leg, leg, row, group.start[leg], group.end[leg], _BELOW_SURE) == MAY_REACH
+def _mark_near(group: Group, rows: Ints, times: Floats, reach: float, near: Floats, may: Flags) -> None:
+    """Mark flows that may make a sure pair with one whose time is within reach, as a client leg of either way round.
 
-
-@compiled
-def _may_by_start(group: Group, window: float) -> Flags:
-    """Flows that may make a sure pair, as a client leg, with one that opens near to them."""
-    may, count, first = np.zeros(len(group.start), np.bool_), len(group.start), 0
-    for leg in range(count):
-        at = group.start[leg]
-        while group.start[first] < at - EARLY_S:
-            first += 1
-        for row in range(first, count):
-            lag, near = group.start[row] - at, _NEAR_EARLY
-            if lag > window:
+    times: of the rows, rising; near: distance of bytes by LAG_BIN of the times' difference.
+    """
+    log_out, log_in = group.log_out[rows], group.log_in[rows]
+    for k in range(len(rows)):
+        sent, received = log_out[k], log_in[k]
+        for other in range(k + 1, len(rows)):
+            gap = times[other] - times[k]
+            if gap > reach:
                 break
-            if lag >= SOONEST_S:
-                near = _NEAR_BY_START[min(int(lag * (1.0 / LAG_BIN)), LAG_BINS - 1)]
-            if _may_be_sure(group, leg, row, near):
-                may[leg] = True
-                break
-    return may
+            most = near[min(int(gap * (1.0 / LAG_BIN)), LAG_BINS - 1)]
+            if abs(sent - log_in[other]) >= most and abs(received - log_out[other]) >= most:
+                continue
+            for turned in range(2):
+                leg, row = (rows[other], rows[k]) if turned else (rows[k], rows[other])
+                if not may[leg]:
+                    at, until = group.start[leg], group.end[leg]
+                    may[leg] = _prospect(group, leg, leg, row, at, until, _BELOW_SURE) == MAY_REACH
 
 
 @compiled
 def sure_prospects(group: Group, window: float) -> Flags:
     """Flows that may make a sure pair as a client leg: the others make none.
 
-    Two sums are compared for most pairs, once for all client sides; what is left is scored.
+    Flows near in time are compared once, for both ways round and for all client sides; few pairs come near in bytes.
     """
-    count, first = len(group.start), 0
-    if count > FURTHEST_REACH:  # so many at a time are not all compared with each other
+    count = len(group.start)
+    if count > FURTHEST_REACH:  # so many are not all compared with each other
         return np.ones(count, np.bool_)
-    may = _may_by_start(group, window)
-    may |= group.inbound & (group.protocol == DATAGRAM)
-    for k in range(count):
-        leg, until = group.by_end[k], group.ends[k]
-        while group.ends[first] < until - TOGETHER_S:
-            first += 1
-        for other in range(first, count):
-            gap = abs(group.ends[other] - until)
-            if may[leg] or group.ends[other] > until + TOGETHER_S:
-                break
-            near = _NEAR_BY_END[min(int(gap * (1.0 / LAG_BIN)), LAG_BINS - 1)]
-            may[leg] = _may_be_sure(group, leg, group.by_end[other], near)
+    may: Flags = group.inbound & (group.protocol == DATAGRAM)
+    _mark_near(group, np.arange(count), group.start, max(window, EARLY_S), _NEAR_BY_START, may)
+    _mark_near(group, group.by_end, group.ends, TOGETHER_S, _NEAR_BY_END, may)
     return may
 
 
