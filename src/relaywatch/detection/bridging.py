@@ -25,6 +25,7 @@ from relaywatch.detection.chance import (
     grade_ratios,
     log_evidence,
     moved,
+    ratios_among,
     shifts_within,
     stake,
     timeline_around,
@@ -396,7 +397,7 @@ def leg_ratios(group: Group, legs: Ints, window: float, tables: Tables) -> Float
             until[i] = end[i] if inbound else moved(end[i], shift, line)
         null += grade_counts(group, legs, legs, at, until, window)
     ratios = grade_ratios(null, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
-    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables))
+    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables, np.zeros(0, np.int64)))
 
 
 @compiled
@@ -406,21 +407,27 @@ def _unlike(count: Floats, legs: Ints, donors: Ints) -> Flags:
 
 
 @compiled
-def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, tables: Tables) -> Floats:
+def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, tables: Tables, counts: Ints) -> Floats:
     """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways.
 
     Where nearly all legs are alike, exchanges of alike ones count too, unless strangers opened the legs: the app opens
-    its own at one time for one cause.
+    its own at one time for one cause. counts: of its own pairs' grades: as soon as no further exchange can leave
+    evidence of them, upper bounds are given that leave none; empty: all are made.
     """
     unlike_only, every = np.zeros(len(PAIR_EDGES) + 1), np.zeros(len(PAIR_EDGES) + 1)
     legs_in_all = len(legs)
-    for k in range(min(exchanges, legs_in_all - 1)):
+    ways = min(exchanges, legs_in_all - 1)
+    for k in range(ways):
         distance = 1 + k * (legs_in_all - 1) // exchanges if legs_in_all > exchanges else 1 + k
         donors = np.roll(legs, distance)
         unlike = _unlike(group.bytes_out, legs, donors) | _unlike(group.bytes_in, legs, donors)
-        counts = own_grades(group, legs[unlike], donors[unlike], window)
-        unlike_only += counts
-        every += counts
+        met = own_grades(group, legs[unlike], donors[unlike], window)
+        unlike_only += met
+        every += met
+        if len(counts) > 0 and k + 1 < ways:
+            most = ratios_among(unlike_only, ways * legs_in_all, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
+            if log_evidence(most, counts, RELAYED_SHARES) < -SLACK:
+                return most
         if not group.inbound[legs[0]] and unlike.mean() < FEWEST_UNLIKE:
             every += own_grades(group, legs[~unlike], donors[~unlike], window)
     enough = unlike_only.sum() >= FEWEST_UNLIKE * every.sum()
@@ -430,7 +437,7 @@ def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, t
 @compiled
 def may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Tables) -> bool:
     """Whether a few exchanges leave evidence for one client side; counts: of its pairs' grades."""
-    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
+    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables, counts)
     return log_evidence(at_first, counts, RELAYED_SHARES) > 0.0
 
 
