@@ -11,13 +11,15 @@ from relaywatch.detection.bridging import (
     NO_MATCH,
     TOGETHER_S,
     conservation,
-    may_score,
+    own_grades,
     own_match,
     pair_score,
     score_bridging,
+    sure_prospects,
 )
-from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED
+from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED, PAIR_EDGES, PAIR_SURE_GRADE
 from relaywatch.detection.columns import OVERHEAD, group_of
+from relaywatch.detection.sieving import may_have_case
 
 WINDOW_S, UPLINK = 10.0, 4096.0
 SURE = 11.6
@@ -223,15 +225,31 @@ def test_pairs_ruled_out_unscored_are_never_the_best(seed, inbound):
         assert best == max([NO_MATCH, *every])
 
 
-@pytest.mark.parametrize("relay", [listener, back_connect])
+@pytest.mark.parametrize("relay", RELAYS.values())
 def test_a_group_that_is_passed_over_unscored_has_no_evidence(relay):
     for seed in range(12):
         rng = np.random.default_rng(seed)
         flows = relay(rng) if seed % 2 else [Flow(*row) for row in _unrelated(rng)]
         columns = flow_columns(flows)
-        may = bool(may_score(columns, WINDOW_S, FEWEST_BRIDGES, UPLINK, MEASURED)[0])
+        may = bool(may_have_case(columns, WINDOW_S, FEWEST_BRIDGES, UPLINK, MEASURED)[0])
         assert may or evidence(flows) == 0.0
         assert may == (seed % 2 == 1)
+
+
+def test_every_sure_pair_is_among_the_prospects_and_grades_are_those_of_the_best_scores():
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        relay = list(RELAYS.values())[seed % 3](rng)
+        mixed = [*relay, *own(rng), *(Flow(*row) for row in _unrelated(rng))]
+        datagrams = [flow._replace(protocol=17) if seed % 4 == 3 else flow for flow in mixed]
+        group = group_of(flow_columns(datagrams), 0)
+        legs = np.arange(len(group.start))
+        donors = np.roll(legs, seed // 12)
+        scores = own_match(group, legs, donors, WINDOW_S)[0]
+        if seed < 12:
+            assert sure_prospects(group, WINDOW_S)[scores >= PAIR_EDGES[PAIR_SURE_GRADE - 1]].all()
+        grades = np.bincount(np.searchsorted(PAIR_EDGES, scores, "right"), minlength=len(PAIR_EDGES) + 1)
+        assert own_grades(group, legs, donors, WINDOW_S).tolist() == grades.tolist()
 
 
 def _unrelated(rng: np.random.Generator) -> list[tuple[float, float, float, float, int]]:

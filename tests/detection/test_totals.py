@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from flow_columns import Flow, flow_columns
 
+from relaywatch.detection.calibration import FEWEST_BRIDGES, MEASURED
+from relaywatch.detection.sieving import may_have_case
 from relaywatch.detection.totals import fed_link, score_totals
 from relaywatch.detection.verdict import totals_item
 
@@ -19,7 +21,10 @@ def link(sent: float, received: float = 9_000.0, end: float = 200.0) -> Flow:
 
 
 def fed(flows: list[Flow], uplink: float = UPLINK) -> bool:
-    return bool(score_totals(flow_columns(flows), uplink)[0])
+    columns = flow_columns(flows)
+    found = bool(score_totals(columns, uplink)[0])
+    assert may_have_case(columns, 10.0, FEWEST_BRIDGES, uplink, MEASURED)[0] >= found
+    return found
 
 
 def test_link_that_sends_what_others_receive_is_named_with_them():

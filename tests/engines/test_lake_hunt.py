@@ -11,7 +11,7 @@ import pytest
 from scenarios import Recorder, back_connect_relay, listener_relay, own_traffic, tunnel_relay
 
 from relaywatch.detection.settings import Settings
-from relaywatch.engines import lake_hunt
+from relaywatch.engines import lake_hunt, lake_sieve
 from relaywatch.engines.lake_hunt import Selection, hunt_lake
 from relaywatch.engines.lake_progress import Progress
 from relaywatch.engines.lake_sieve import Sifted, sift
@@ -72,6 +72,24 @@ class TestSameAsFiles:
         for name in ("devices", "apps", "duplicate_flows", "unused_volumes", "not_judged_in_all"):
             assert getattr(of_lake.summary, name) == getattr(of_files.summary, name), name
         assert of_lake.summary.rows["flows"] == of_files.summary.rows["flows"]
+
+    def test_apps_of_several_stretches_a_day_are_scored_as_they_stand(self, tmp_path, monkeypatch):
+        rng = np.random.default_rng(5)
+        recorders = [Recorder(device=f"phone-{k}", see_volumes=False) for k in range(3)]
+        apps = [
+            listener_relay(rng, recorders[0], 1_400),
+            back_connect_relay(rng, recorders[1], 700),
+            own_traffic(rng, recorders[2], 2_500, 60_000.0),
+        ]
+        telemetry = tmp_path / "telemetry"
+        telemetry.mkdir()
+        write_parquet([batch for app in apps for batch in app.batches()], telemetry)
+        of_files, lake = hunt([telemetry], plan()), lake_of([telemetry], tmp_path / "lake")
+        monkeypatch.setattr(lake_sieve, "_judge", None)
+        of_lake = hunt_lake(lake, plan())
+        assert same(of_files, of_lake)
+        assert of_lake.summary.apps == of_files.summary.apps
+        assert {fact.name for found in of_lake.findings for fact in found.context} >= {"stretches of the day"}
 
     def test_several_files_a_partition_and_destinations_that_are_left_out(self, tmp_path):
         telemetry = fleet(tmp_path / "one")

@@ -25,6 +25,7 @@ from relaywatch.detection.chance import (
     grade_ratios,
     log_evidence,
     moved,
+    ratios_among,
     shifts_within,
     stake,
     timeline_around,
@@ -149,6 +150,18 @@ _MOST_EARLY: Final = float(np.log(0.2))
 _SURE: Final = float(PAIR_EDGES[PAIR_SURE_GRADE - 1])
 _BELOW_SURE: Final = float(np.nextafter(_SURE, -np.inf))
 _LOG_FAR: Final = float(np.log(FAR))
+
+
+def _near(time: Floats) -> Floats:
+    """Distances of bytes, one of which a sure pair must come below in one direction, by most that its time gives."""
+    most = sum(np.maximum.accumulate(bound.max(axis=0)[::-1])[::-1] for bound in (_MOST_DOWN, _MOST_UP))
+    return np.asarray(DISTANCE_BIN * (most > _SURE - SLACK - np.asarray(time)[..., None]).sum(axis=-1))
+
+
+SLACK: Final = 1e-6
+"""What rounding may add to a bound."""
+_NEAR_BY_START: Final = _near(np.maximum(_MOST_BY_START, _MOST_EARLY))
+_NEAR_BY_END: Final = _near(_MOST_BY_END)
 NO_TARGET: Final = 0
 TOO_UNLIKE: Final = 1
 TOO_WEAK: Final = 2
@@ -212,54 +225,112 @@ def pair_score(group: Group, leg: int, row: int, window: float) -> float:
 
 
 @compiled
+def _place(values: Floats, bound: float) -> int:
+    """Place of the first value that is not below the bound, of rising ones."""
+    first, count = 0, len(values)
+    while count > 0:
+        half = count >> 1
+        below = values[first + half] < bound
+        first += (half + 1) * below
+        count = count - half - 1 if below else half
+    return first
+
+
+@compiled
+def _asked(best: float, graded: bool) -> float:  # noqa: FBT001  a kernel
+    """What the score of another pair must reach to matter; where only grades are asked for, the next grade."""
+    if not graded:
+        return best
+    grade = int(np.searchsorted(PAIR_EDGES, best, "right"))
+    return float(PAIR_EDGES[grade]) - SLACK if grade < len(PAIR_EDGES) else np.inf
+
+
+@compiled
 def _best_target(
-    group: Group, leg: int, donor: int, at: float, until: float, window: float, least: float, enough: float
+    group: Group,
+    leg: int,
+    donor: int,
+    at: float,
+    until: float,
+    window: float,
+    least: float,
+    enough: float,
+    graded: bool,  # noqa: FBT001  a kernel
 ) -> tuple[float, int]:
     """The best-scoring target leg of a client leg as if it lasted from `at` to `until` with the bytes of `donor`.
 
-    least: what a score must exceed; enough: the score at which the search may stop.
+    least: what a score must exceed; enough: the score at which the search may stop; graded: some target leg of the best
+    one's grade will do.
     """
-    best, found, weighed = least, NONE, 0
-    first = int(np.searchsorted(group.start, at - EARLY_S))
-    for row in range(first, min(first + FURTHEST_REACH, len(group.start))):
-        if group.start[row] > at + window or weighed >= LARGEST_REACH or best >= enough:
-            break
-        prospect = _prospect(group, leg, donor, row, at, until, best)
-        weighed += prospect >= TOO_WEAK
-        score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
-        if prospect == MAY_REACH:
-            score = _score(group, leg, donor, row, at, until, window)
-        if score > best:
-            best, found = score, row
-    if group.inbound[leg]:
-        return best, found
-    weighed = 0
-    first = int(np.searchsorted(group.ends, until - TOGETHER_S))
-    for k in range(first, min(first + FURTHEST_REACH, len(group.ends))):
-        if group.ends[k] > until + TOGETHER_S or weighed >= LARGEST_REACH or best >= enough:
-            break
-        row = group.by_end[k]
-        prospect = _prospect(group, leg, donor, row, at, until, best)
-        weighed += prospect >= TOO_WEAK
-        score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
-        if prospect == MAY_REACH:
-            score = _score(group, leg, donor, row, at, until, window)
-        if score > best:
-            best, found = score, row
+    best, found, asked = least, NONE, _asked(least, graded)
+    for by_end in range(1 if group.inbound[leg] else 2):
+        weighed, times, begin, last = 0, group.start, at - EARLY_S, at + window
+        if by_end:
+            times, begin, last = group.ends, until - TOGETHER_S, until + TOGETHER_S
+        first = _place(times, begin)
+        for k in range(first, min(first + FURTHEST_REACH, len(times))):
+            if times[k] > last or weighed >= LARGEST_REACH or best >= enough:
+                break
+            row = group.by_end[k] if by_end else k
+            prospect = _prospect(group, leg, donor, row, at, until, asked)
+            weighed += prospect >= TOO_WEAK
+            score = UNLIKE if prospect == TOO_UNLIKE else NO_MATCH
+            if prospect == MAY_REACH:
+                score = _score(group, leg, donor, row, at, until, window)
+            if score > best:
+                best, found, asked = score, row, _asked(score, graded)
     return best, found
 
 
 @compiled
-def _has_sure(group: Group, legs: Ints, window: float, sessions: int) -> bool:
-    """Whether at least `sessions` of the client legs make sure pairs."""
-    found = 0
+def _mark_near(group: Group, rows: Ints, times: Floats, reach: float, near: Floats, may: Flags) -> None:
+    """Mark flows that may make a sure pair with one whose time is within reach, as a client leg of either way round.
+
+    times: of the rows, rising; near: distance of bytes by LAG_BIN of the times' difference.
+    """
+    log_out, log_in = group.log_out[rows], group.log_in[rows]
+    for k in range(len(rows)):
+        sent, received = log_out[k], log_in[k]
+        for other in range(k + 1, len(rows)):
+            gap = times[other] - times[k]
+            if gap > reach:
+                break
+            most = near[min(int(gap * (1.0 / LAG_BIN)), LAG_BINS - 1)]
+            if abs(sent - log_in[other]) >= most and abs(received - log_out[other]) >= most:
+                continue
+            for turned in range(2):
+                leg, row = (rows[other], rows[k]) if turned else (rows[k], rows[other])
+                if not may[leg]:
+                    at, until = group.start[leg], group.end[leg]
+                    may[leg] = _prospect(group, leg, leg, row, at, until, _BELOW_SURE) == MAY_REACH
+
+
+@compiled
+def sure_prospects(group: Group, window: float) -> Flags:
+    """Flows that may make a sure pair as a client leg: the others make none.
+
+    Flows near in time are compared once, for both ways round and for all client sides; few pairs come near in bytes.
+    """
+    count = len(group.start)
+    if count > FURTHEST_REACH:  # so many are not all compared with each other
+        return np.ones(count, np.bool_)
+    may: Flags = group.inbound & (group.protocol == DATAGRAM)
+    _mark_near(group, np.arange(count), group.start, max(window, EARLY_S), _NEAR_BY_START, may)
+    _mark_near(group, group.by_end, group.ends, TOGETHER_S, _NEAR_BY_END, may)
+    return may
+
+
+@compiled
+def has_sure(group: Group, legs: Ints, window: float, sessions: int, may: Flags) -> bool:
+    """Whether at least `sessions` of the client legs make sure pairs. may: as sure_prospects gives it."""
+    legs, found = legs[may[legs]], 0
     for i in range(len(legs)):
         leg = legs[i]
         if found + len(legs) - i < sessions:
             return False
         if group.bytes_out[leg] >= 0.0 and group.bytes_in[leg] >= 0.0:
             at, until = group.start[leg], group.end[leg]
-            best, _ = _best_target(group, leg, leg, at, until, window, _BELOW_SURE, _SURE)
+            best, _ = _best_target(group, leg, leg, at, until, window, _BELOW_SURE, _SURE, graded=False)
             found += best >= _SURE
     return found >= sessions
 
@@ -275,7 +346,9 @@ def match_legs(group: Group, legs: Ints, donors: Ints, at: Floats, until: Floats
     rows = np.full(len(legs), NONE, np.int64)
     for i in range(len(legs)):
         if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
-            scores[i], rows[i] = _best_target(group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf)
+            scores[i], rows[i] = _best_target(
+                group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf, graded=False
+            )
     return scores, rows
 
 
@@ -286,12 +359,21 @@ def own_match(group: Group, legs: Ints, donors: Ints, window: float) -> tuple[Fl
 
 
 @compiled
-def grade_counts(scores: Floats) -> Ints:
-    """How many scores fall into each grade."""
+def grade_counts(group: Group, legs: Ints, donors: Ints, at: Floats, until: Floats, window: float) -> Ints:
+    """How many client legs' best scores fall into each grade. Arguments as in match_legs."""
     counts = np.zeros(len(PAIR_EDGES) + 1, np.int64)
-    for score in scores:
+    for i in range(len(legs)):
+        score = NO_MATCH
+        if group.bytes_out[donors[i]] >= 0.0 and group.bytes_in[donors[i]] >= 0.0:
+            score, _ = _best_target(group, legs[i], donors[i], at[i], until[i], window, NO_MATCH, np.inf, graded=True)
         counts[np.searchsorted(PAIR_EDGES, score, "right")] += 1
     return counts
+
+
+@compiled
+def own_grades(group: Group, legs: Ints, donors: Ints, window: float) -> Ints:
+    """As grade_counts, each client leg at its own time."""
+    return grade_counts(group, legs, donors, group.start[legs], group.end[legs], window)
 
 
 @compiled
@@ -313,9 +395,9 @@ def leg_ratios(group: Group, legs: Ints, window: float, tables: Tables) -> Float
         for i in range(len(legs)):
             at[i] = moved(begin[i], shift, line)
             until[i] = end[i] if inbound else moved(end[i], shift, line)
-        null += grade_counts(match_legs(group, legs, legs, at, until, window)[0])
+        null += grade_counts(group, legs, legs, at, until, window)
     ratios = grade_ratios(null, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
-    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables))
+    return np.minimum(ratios, _exchanged_ratios(group, legs, window, EXCHANGES, tables, np.zeros(0, np.int64)))
 
 
 @compiled
@@ -325,43 +407,56 @@ def _unlike(count: Floats, legs: Ints, donors: Ints) -> Flags:
 
 
 @compiled
-def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, tables: Tables) -> Floats:
+def _exchanged_ratios(group: Group, legs: Ints, window: float, exchanges: int, tables: Tables, counts: Ints) -> Floats:
     """Likelihood ratio of each grade against the client legs with their bytes exchanged in `exchanges` ways.
 
     Where nearly all legs are alike, exchanges of alike ones count too, unless strangers opened the legs: the app opens
-    its own at one time for one cause.
+    its own at one time for one cause. counts: of its own pairs' grades: as soon as no further exchange can leave
+    evidence of them, upper bounds are given that leave none; empty: all are made.
     """
     unlike_only, every = np.zeros(len(PAIR_EDGES) + 1), np.zeros(len(PAIR_EDGES) + 1)
     legs_in_all = len(legs)
-    for k in range(min(exchanges, legs_in_all - 1)):
+    ways = min(exchanges, legs_in_all - 1)
+    for k in range(ways):
         distance = 1 + k * (legs_in_all - 1) // exchanges if legs_in_all > exchanges else 1 + k
         donors = np.roll(legs, distance)
         unlike = _unlike(group.bytes_out, legs, donors) | _unlike(group.bytes_in, legs, donors)
-        counts = grade_counts(own_match(group, legs[unlike], donors[unlike], window)[0])
-        unlike_only += counts
-        every += counts
+        met = own_grades(group, legs[unlike], donors[unlike], window)
+        unlike_only += met
+        every += met
+        if len(counts) > 0 and k + 1 < ways:
+            most = ratios_among(unlike_only, ways * legs_in_all, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
+            if log_evidence(most, counts, RELAYED_SHARES) < -SLACK:
+                return most
         if not group.inbound[legs[0]] and unlike.mean() < FEWEST_UNLIKE:
-            every += grade_counts(own_match(group, legs[~unlike], donors[~unlike], window)[0])
+            every += own_grades(group, legs[~unlike], donors[~unlike], window)
     enough = unlike_only.sum() >= FEWEST_UNLIKE * every.sum()
     return grade_ratios(unlike_only if enough else every, tables.pair_relay, PAIR_NULL, PAIR_NULL_WEIGHT)
 
 
 @compiled
-def _may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Tables) -> bool:
+def may_bridge(group: Group, legs: Ints, counts: Ints, window: float, tables: Tables) -> bool:
     """Whether a few exchanges leave evidence for one client side; counts: of its pairs' grades."""
-    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables)
+    at_first = _exchanged_ratios(group, legs, window, EXCHANGES_AT_FIRST, tables, counts)
     return log_evidence(at_first, counts, RELAYED_SHARES) > 0.0
 
 
 @compiled
-def _score_side(group: Group, legs: Ints, window: float, sessions: int, tables: Tables) -> float:
-    """Log evidence of one client side; -inf below `sessions` sure bridges."""
-    if not _has_sure(group, legs, window, sessions):
-        return -np.inf
-    counts = grade_counts(own_match(group, legs, legs, window)[0])
-    if not _may_bridge(group, legs, counts, window, tables):
-        return -np.inf
-    return log_evidence(leg_ratios(group, legs, window, tables), counts, RELAYED_SHARES)
+def _score_side(
+    group: Group, legs: Ints, window: float, sessions: int, may: Flags, tables: Tables
+) -> tuple[float, Floats]:
+    """Log evidence of one client side, and the likelihood ratio of each grade; -inf below `sessions` sure bridges.
+
+    may: as sure_prospects gives it.
+    """
+    none = np.ones(len(PAIR_EDGES) + 1)
+    if not has_sure(group, legs, window, sessions, may):
+        return -np.inf, none
+    counts = own_grades(group, legs, legs, window)
+    if not may_bridge(group, legs, counts, window, tables):
+        return -np.inf, none
+    ratios = leg_ratios(group, legs, window, tables)
+    return log_evidence(ratios, counts, RELAYED_SHARES), ratios
 
 
 @compiled
@@ -395,26 +490,31 @@ def largest_sides(group: Group, uplink: float) -> tuple[Ints, Ints, Ints, Floats
 
 
 @compiled
-def score_sides(group: Group, window: float, sessions: int, uplink: float, tables: Tables) -> tuple[Floats, Ints]:
-    """Each client side tried: its natural log evidence with its stake, and its first row.
+def score_sides(
+    group: Group, window: float, sessions: int, uplink: float, tables: Tables
+) -> tuple[Floats, Ints, Floats]:
+    """Each client side tried: its natural log evidence with its stake, its first row, its grades' likelihood ratios.
 
-    Evidence is -inf where a side has fewer than `sessions` sure bridges. Nothing is tried by a clock so coarse that
-    half of `window` passes between two of its steps: legs that open in one step are then no sign of anything.
+    Evidence is -inf, and ratios say nothing, where a side has fewer than `sessions` sure bridges. Nothing is tried by a
+    clock so coarse that half of `window` passes between two of its steps: legs that open in one step are then no sign
+    of anything.
     """
+    grades = len(PAIR_EDGES) + 1
     if clock_step(group.start) > window / 2.0:
-        return np.zeros(0), np.zeros(0, np.int64)
+        return np.zeros(0), np.zeros(0, np.int64), np.zeros((0, grades))
     sent_in_all = np.maximum(group.bytes_out, 0.0).sum()
     order, begins, ends, sent = largest_sides(group, uplink)
-    evidence, first = np.zeros(len(begins)), np.zeros(len(begins), np.int64)
-    tried = 0
+    evidence, first, ratios = np.zeros(len(begins)), np.zeros(len(begins), np.int64), np.ones((len(begins), grades))
+    may, tried = sure_prospects(group, window), 0
     for k in range(len(begins)):
         legs = order[begins[k] : ends[k]]
         if len(legs) < sessions:
             continue
-        evidence[tried] = _score_side(group, legs, window, sessions, tables) + stake(sent[k], sent_in_all, WAYS)
+        told, ratios[tried] = _score_side(group, legs, window, sessions, may, tables)
+        evidence[tried] = told + stake(sent[k], sent_in_all, WAYS)
         first[tried] = legs[0]
         tried += 1
-    return evidence[:tried], first[:tried]
+    return evidence[:tried], first[:tried], ratios[:tried]
 
 
 @compiled
@@ -432,25 +532,4 @@ def score_bridging(flows: FlowColumns, window: float, sessions: int, uplink: flo
             evidence = score_sides(group_of(flows, g), window, sessions, uplink, tables)[0]
             if len(evidence) > 0:
                 result[g] = max(0.0, evidence.max())
-    return result
-
-
-@compiled
-def may_score(flows: FlowColumns, window: float, sessions: int, uplink: float, tables: Tables) -> Flags:
-    """Whether score_bridging may find evidence in each group: where it says no there is none. Arguments as there."""
-    groups = len(flows.offsets) - 1
-    result = np.zeros(groups, np.bool_)
-    for g in range(groups):
-        if flows.offsets[g + 1] - flows.offsets[g] < 2 * sessions:
-            continue
-        group = group_of(flows, g)
-        order, begins, ends, _ = largest_sides(group, uplink)
-        for k in range(len(begins)):
-            legs = order[begins[k] : ends[k]]
-            if len(legs) < sessions or not _has_sure(group, legs, window, sessions):
-                continue
-            counts = grade_counts(own_match(group, legs, legs, window)[0])
-            if _may_bridge(group, legs, counts, window, tables):
-                result[g] = True
-                break
     return result

@@ -150,7 +150,7 @@ def candidate_pairs(
     Pairs that are not listed have no score: nothing speaks for them.
     """
     group, uplink = group_of(flows, number), float(settings.uplink_bytes_threshold)
-    sides, first = score_sides(group, settings.time_window_s, FEWEST_BRIDGES, uplink, tables)
+    sides, first, _ = score_sides(group, settings.time_window_s, FEWEST_BRIDGES, uplink, tables)
     found = _of_pairs(group, sides, first, settings.time_window_s)
     if volumes.offsets[number] == volumes.offsets[number + 1]:
         if sides.max(initial=0.0) < PAIRS_SUFFICE:

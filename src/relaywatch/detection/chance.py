@@ -118,7 +118,13 @@ def grade_ratios(null_counts: Floats, relay_share: Floats, null_share: Floats, w
     null_counts: how often shifted legs reached each grade; relay_share: frequency among real relays' legs;
     null_share: frequency that is assumed before the app's own null is seen, worth `weight` legs.
     """
-    measured = (null_counts + weight * null_share) / (null_counts.sum() + weight)
+    return ratios_among(null_counts, null_counts.sum(), relay_share, null_share, weight)
+
+
+@compiled
+def ratios_among(null_counts: Floats, in_all: float, relay_share: Floats, null_share: Floats, weight: float) -> Floats:
+    """As grade_ratios, of so many shifted legs; upper bounds where `null_counts` counts only some of these."""
+    measured = (null_counts + weight * null_share) / (in_all + weight)
     ratios: Floats = relay_share / np.maximum(measured, RAREST * null_share)
     return ratios
 

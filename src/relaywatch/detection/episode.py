@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import EARLY_S, NONE, leg_ratios, own_match, score_sides, side_bounds
+from relaywatch.detection.bridging import EARLY_S, NONE, own_match, score_sides, side_bounds
 from relaywatch.detection.calibration import (
     ACCOUNT_BRIDGE_GRADE,
     ACCOUNT_GRADES,
@@ -140,9 +140,10 @@ def episode_of(
 
 def _by_pairs(number: int, group: Group, settings: Settings, tables: Tables) -> Episode:
     window, uplink = settings.time_window_s, float(settings.uplink_bytes_threshold)
-    scores, first = score_sides(group, window, FEWEST_BRIDGES, uplink, tables)
-    sides = _chosen(group, scores, first)
-    matched = [_pair_units(group, legs, window, tables) for legs in sides]
+    scores, first, ratios = score_sides(group, window, FEWEST_BRIDGES, uplink, tables)
+    chosen = _chosen(group, scores, first)
+    sides = _legs_of(group, first[chosen])
+    matched = [_pair_units(group, legs, window, ratios[k]) for legs, k in zip(sides, chosen, strict=True)]
     parts = [_paired(group, legs, *own) for legs, own in zip(sides, matched, strict=True)]
     sides, parts = _clients_only(group, sides, parts)
     inbound = bool(group.inbound[first[scores.argmax()]])
@@ -157,15 +158,18 @@ def _by_pairs(number: int, group: Group, settings: Settings, tables: Tables) -> 
     )
 
 
-def _chosen(group: Group, scores: Floats, first: Ints) -> list[Ints]:
-    """Legs of the strongest client side, and of every further one of its kind that stands by itself."""
+def _chosen(group: Group, scores: Floats, first: Ints) -> list[int]:
+    """Place of the strongest client side, and of every further one of its kind that stands by itself."""
     best = int(scores.argmax())
+    further = (scores >= FURTHER_SIDES) & (group.inbound[first] == group.inbound[first[best]])
+    return list(dict.fromkeys([best, *np.flatnonzero(further).tolist()]))
+
+
+def _legs_of(group: Group, first: Ints) -> list[Ints]:
+    """All legs of each client side of which the first is given."""
     order, bounds = side_bounds(group.side)
-    legs = {int(order[bounds[k]]): order[bounds[k] : bounds[k + 1]] for k in range(len(bounds) - 1)}
-    same_kind = group.inbound[first] == group.inbound[first[best]]
-    further = (scores >= FURTHER_SIDES) & same_kind
-    further[best] = True
-    return [legs[row] for row in dict.fromkeys([int(first[best]), *first[further].tolist()])]
+    place = {row: k for k, row in enumerate(order[bounds[:-1]].tolist())}
+    return [order[bounds[place[row]] : bounds[place[row] + 1]] for row in first.tolist()]
 
 
 def _clients_only(group: Group, sides: list[Ints], parts: list[Bridges]) -> tuple[list[Ints], list[Bridges]]:
@@ -200,10 +204,9 @@ def _over(a: Floats, b: Floats) -> Floats:
     return np.asarray(np.divide(a, b, out=np.full(len(a), np.nan), where=b > 0))
 
 
-def _pair_units(group: Group, legs: Ints, window: float, tables: Tables) -> tuple[Units, Floats]:
+def _pair_units(group: Group, legs: Ints, window: float, ratios: Floats) -> tuple[Units, Floats]:
     """What the evidence of one client side is made of, and the score of each client leg."""
     scores, targets = own_match(group, legs, legs, window)
-    ratios = leg_ratios(group, legs, window, tables)
     return Units(targets, np.searchsorted(PAIR_EDGES, scores, "right"), ratios, ratios, RELAYED_SHARES), scores
 
 
@@ -374,12 +377,15 @@ def evidence_beyond_one(units: Units, parties: Sequence[str]) -> tuple[float, fl
 
     parties: the party at the other end of each unit's row.
     """
-    names = np.array(parties)
-    left = [_unit_evidence(units, names != name) for name in np.unique(names)]
-    return min(left, default=0.0), _unit_evidence(units, np.ones(len(names), np.bool_))
+    codes: dict[str, int] = {}
+    party = np.array([codes.setdefault(name, len(codes)) for name in parties], np.int64)
+    classes = len(units.ratios)
+    given = np.bincount(party * classes + units.classes, minlength=len(codes) * classes).reshape(-1, classes)
+    every = given.sum(axis=0)
+    left = [_unit_evidence(units, every - own) for own in np.unique(given, axis=0)]  # most parties give the same
+    return min(left, default=0.0), _unit_evidence(units, every)
 
 
-def _unit_evidence(units: Units, counted: Flags) -> float:
-    counts = np.bincount(units.classes[counted], minlength=len(units.ratios))
+def _unit_evidence(units: Units, counts: Ints) -> float:
     by_time = log_evidence(units.ratios, counts, units.shares)
     return float(min(by_time, log_evidence(units.size_ratios, counts, units.shares)))

@@ -43,7 +43,7 @@ class FedLink:
 
 
 @compiled
-def _fed_side(group: Group, uplink: float) -> tuple[int, float]:
+def fed_side(group: Group, uplink: float) -> tuple[int, float]:
     """First row of the client side whose total comes nearest to what the flows beside it received, and their ratio.
 
     Row NONE where no side could have been fed.
@@ -83,13 +83,13 @@ def score_totals(flows: FlowColumns, uplink: float) -> Flags:
         a, b = flows.offsets[g], flows.offsets[g + 1]
         # Most apps send less than any link must have sent.
         if b - a > FEWEST_PARTIES and np.maximum(flows.bytes_out[a:b], 0.0).sum() >= least:
-            result[g] = _fed_side(group_of(flows, g), uplink)[0] != NONE
+            result[g] = fed_side(group_of(flows, g), uplink)[0] != NONE
     return result
 
 
 def fed_link(flows: FlowColumns, number: int, uplink: float) -> FedLink:
     """The link of group `number`, of which score_totals said that there is one."""
     group = group_of(flows, number)
-    first, ratio = _fed_side(group, uplink)
+    first, ratio = fed_side(group, uplink)
     legs = np.flatnonzero(group.side == group.side[first])
     return FedLink(legs, _beside(group, legs), ratio)

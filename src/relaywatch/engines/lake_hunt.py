@@ -149,14 +149,19 @@ def _sifted(lake: Lake, places: list[Place], chosen: Selection, plan: Hunt, prog
 
 def _take_cases(view: View, lake: Lake, sifted: Mapping[Place, Sifted]) -> None:
     """Take in all rows of the apps that have a case, and what is known of their devices."""
-    devices: set[str] = set()
     tables: tuple[TableName, ...] = ("flows", "volumes")
-    for (day, shard), found in sifted.items():
-        own = frozenset(key.device for key in found.cases)
-        devices |= own
-        for table in tables if own else ():
-            for rows in lake.read(table, day, shard, devices=own):
-                view.intake.add(Batch(table, _of_apps(rows, found.cases)))
+    own = {place: frozenset(key.device for key in found.cases) for place, found in sifted.items() if found.cases}
+    devices = frozenset[str]().union(*own.values())
+
+    def batches(asked: tuple[TableName, Place]) -> list[Batch]:
+        table, place = asked
+        return [
+            Batch(table, _of_apps(rows, sifted[place].cases)) for rows in lake.read(table, *place, devices=own[place])
+        ]
+
+    for taken in on_all_cores(batches, [(table, place) for place in own for table in tables]):
+        for batch in taken:
+            view.intake.add(batch)
     for shard in sorted({shard_of(device) for device in devices} & set(lake.shards("signals"))):
         for rows in lake.signals(shard, devices):
             view.intake.add(Batch("signals", rows))

@@ -1,9 +1,9 @@
 """The first look at a lake: which apps of a partition have a case, from the few columns that scoring needs.
 
 A lake's files are sorted as a judgement wants its flows, so most apps are scored as they stand, without names and
-without a sort. What is not so plain (flows that begin together, volumes, sessions of nobody, days with several
-stretches, more than one file) is judged as a hunt of files judges it. Either way the rows of the apps that have a case
-are then judged with all that belongs to them, so the first look decides only what the second one sees.
+without a sort; days of several stretches are parted into these. What is not so plain (flows that begin together,
+volumes, sessions of nobody, more than one file) is judged as a hunt of files judges it. Either way the rows of the apps
+that have a case are then judged with all that belongs to them, so the first look decides only what the second one sees.
 """
 
 from __future__ import annotations
@@ -19,10 +19,9 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from relaywatch.detection.bridging import may_score
 from relaywatch.detection.calibration import FEWEST_BRIDGES
 from relaywatch.detection.columns import Flags, FlowColumns, Ints, Keys, client_sides
-from relaywatch.detection.totals import score_totals
+from relaywatch.detection.sieving import may_have_case
 from relaywatch.engines.arrangement import LOOKUP_PORTS, SECOND, US
 from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.judging import Part, judge_part
@@ -60,6 +59,8 @@ COLUMNS: Final = (
     "bytes_in",
 )
 NOT_KNOWN: Final = -1
+PORTS: Final = 65_536
+LOOKUPS: Final = np.isin(np.arange(PORTS), LOOKUP_PORTS)
 ROWS_AT_ONCE: Final = 250_000
 """Rows of whole devices judged in one go, on each core."""
 
@@ -132,6 +133,8 @@ class _Rows:
         self.first = np.flatnonzero(change)
         self.offsets = np.append(self.first, len(change)).astype(np.int64)
         self.inbound: Flags = self._numbers("direction_id") == Direction.INBOUND
+        self.order = np.arange(len(change))
+        self.unsettled = self._by_stretch()
 
     def _codes(self, name: str) -> Ints:
         """Places in the column's values; NOT_KNOWN for null."""
@@ -150,37 +153,58 @@ class _Rows:
         return np.asarray(column.to_numpy(), np.int64)
 
     def unplain(self) -> Flags:
-        """Groups that cannot be scored as they stand: of equal starts, of several stretches, of nobody's sessions."""
+        """Groups that cannot be scored as they stand: of equal starts, of nobody's sessions, of no one order."""
         tied = np.append(False, np.diff(self.start) == 0)
         tied[self.first] = False
         nobody = (self.package == NOT_KNOWN) & (self.uid == NO_UID) & self.inbound
-        return np.asarray(np.logical_or.reduceat(tied | nobody, self.first) | (np.diff(self.offsets) > MOST_FLOWS))
+        return np.asarray(np.logical_or.reduceat(tied | nobody, self.first) | self.unsettled)
+
+    def _by_stretch(self) -> Flags:
+        """Bring rows of groups with several stretches into their order; groups where equal ends leave that open."""
+        unsettled = np.zeros(len(self.first), np.bool_)
+        large = np.flatnonzero(np.diff(self.offsets) > MOST_FLOWS).tolist()
+        written = np.maximum(self.start, self._numbers("end_time")) if large else self.start
+        for group in large:
+            a, b = self.offsets[group], self.offsets[group + 1]
+            order = np.argsort(written[a:b], kind="stable")
+            stretch = np.empty(b - a, np.int64)
+            stretch[order] = np.arange(b - a) // MOST_FLOWS
+            self.order[a:b] = a + np.argsort(stretch, kind="stable")
+            edges = order[MOST_FLOWS::MOST_FLOWS], order[MOST_FLOWS - 1 : -1 : MOST_FLOWS]
+            unsettled[group] = (written[a + edges[0]] == written[a + edges[1]]).any()
+        return unsettled
+
+    def stretches(self, groups: Ints) -> Ints:
+        """How many stretches each of the groups has."""
+        return np.asarray(-(-np.diff(self.offsets)[groups] // MOST_FLOWS))
 
     def columns(self, groups: Ints) -> FlowColumns:
-        """The groups as detection sees them: as arrangement.flow_columns makes them."""
+        """Stretches of the groups as detection sees them: arrangement.flow_columns, but for the names of sides."""
+        sizes, counts = np.diff(self.offsets), self.stretches(groups)
         keep = np.zeros(len(self.first), np.bool_)
         keep[groups] = True
-        sizes = np.diff(self.offsets)
-        rows = np.flatnonzero(np.repeat(keep, sizes))
-        origin = np.repeat(self.start[self.first[groups]] // SECOND * SECOND, sizes[groups])
+        rows = self.order[np.repeat(keep, sizes)] if (counts > 1).any() or not keep.all() else slice(None)
+        place = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        lengths = np.minimum(np.repeat(sizes[groups], counts) - place * MOST_FLOWS, MOST_FLOWS)
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int64)
         start, until = self.start[rows], self._numbers("end_time")[rows]
+        origin = np.repeat(start[offsets[:-1]] // SECOND * SECOND, lengths)
         begin = (start - origin).astype(np.float64) * US
         inbound, port = self.inbound[rows], self._numbers("remote_port", 0)[rows]
         protocol = self._numbers("protocol_num")[rows]
         local = self._numbers("local_port", 0)[rows].astype(np.uint16)
-        remote = np.append(text_keys(pl.Series(self._values("remote_ip"))), np.uint64(0))[
-            self._codes("remote_ip")[rows]
-        ]
-        dialled = np.where(remote == 0, port.astype(np.uint64), remote)
+        # A column's values are distinct, so their places stand for them here; ports stand below, where none is known.
+        remote = self._codes("remote_ip")[rows]
+        dialled = np.where(remote == NOT_KNOWN, port, remote + PORTS).astype(np.uint64)
         return FlowColumns(
-            offsets=np.append(0, np.cumsum(sizes[groups])).astype(np.int64),
+            offsets=offsets,
             start=begin,
             end=np.where(until < start, begin, (until - origin) * US),
             bytes_out=self._numbers("bytes_out")[rows].astype(np.float64),
             bytes_in=self._numbers("bytes_in")[rows].astype(np.float64),
             inbound=inbound,
             side=client_sides(inbound, local, protocol.astype(np.uint8), dialled),
-            lookup=np.isin(port, LOOKUP_PORTS) & ~inbound,
+            lookup=LOOKUPS[port] & ~inbound,
             protocol=protocol,
         )
 
@@ -210,12 +234,13 @@ def _score(rows: pa.Table, found: Sifted, plan: Hunt) -> set[str]:
     special = np.isin(held.device[held.first], held.device[held.first][unplain])
     groups = np.flatnonzero(~special)
     if len(groups):
-        columns = held.columns(groups)
+        columns, counts = held.columns(groups), held.stretches(groups)
+        begins = np.cumsum(counts) - counts
         uplink = float(plan.settings.uplink_bytes_threshold)
-        bridged = may_score(columns, plan.settings.time_window_s, FEWEST_BRIDGES, uplink, plan.tables)
-        found.cases |= held.keys(groups[bridged | score_totals(columns, uplink)])
+        likely = may_have_case(columns, plan.settings.time_window_s, FEWEST_BRIDGES, uplink, plan.tables)
+        found.cases |= held.keys(groups[np.logical_or.reduceat(likely, begins)])
         known = (columns.bytes_out >= 0) & (columns.bytes_in >= 0)
-        found.silent |= held.keys(groups[~np.logical_or.reduceat(known, columns.offsets[:-1])])
+        found.silent |= held.keys(groups[~np.logical_or.reduceat(known, columns.offsets[begins])])
         found.flows += len(columns.start)
     found.judged += len(groups)
     apps, devices = held.hashes()

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from relaywatch.detection.bridging import grade_counts, own_match
+from relaywatch.detection.bridging import own_grades
 from relaywatch.detection.calibration import ACCOUNT_BROAD, ACCOUNT_GRADES, ACCOUNT_NULL, PAIR_BROAD, Tables
 from relaywatch.detection.chance import LINK_SHARES, log_evidence
 from relaywatch.detection.columns import Floats, FlowColumns, Group, Ints, VolumeColumns, group_of
@@ -53,7 +53,7 @@ def fit(relays: Iterable[LabelledLegs]) -> Tables:
         group = group_of(relay.flows, 0)
         if len(relay.legs) >= MANY_LEGS:
             window = Settings().time_window_s
-            pairs[relay.program].append(grade_counts(own_match(group, relay.legs, relay.legs, window)[0]))
+            pairs[relay.program].append(own_grades(group, relay.legs, relay.legs, window))
         if len(relay.volumes.flow):
             counts = _account_counts(group, volumes_of(relay.flows, relay.volumes, 0), relay.legs)
             if counts is not None:
