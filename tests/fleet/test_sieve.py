@@ -2,14 +2,11 @@
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given
-from hypothesis import strategies as st
 
 from relaywatch.detection.calibration import MEASURED
 from relaywatch.detection.settings import Settings
 from relaywatch.fleet import sieve as sieving
 from relaywatch.fleet.sieve import AppDay, Told, sieve
-from relaywatch.fleet.whole_rows import device_pieces
 from relaywatch.fleet.words import UNFIT, WORDS
 
 DAY_US = 86_400_000_000
@@ -77,24 +74,3 @@ def test_rows_that_do_not_fit_are_counted_and_not_judged():
     unfit = {row["told"]: row["number"] for row in both if row["told"] == Told.UNFIT}
     assert unfit == {Told.UNFIT: len(bad)}
     assert [row for row in both if row["told"] != Told.UNFIT] == told(rows)
-
-
-@given(
-    st.lists(st.lists(st.tuples(st.sampled_from("aäbc~z"), st.integers(0, 9)), max_size=30), min_size=1, max_size=3),
-    st.integers(1, 7),
-    st.integers(1, 20),
-)
-def test_sorted_runs_are_given_out_by_whole_devices_and_nothing_is_lost(runs, size, rows):
-    def batches_of(run):
-        ordered = sorted(run, key=lambda row: row[0].encode())
-        for begin in range(0, len(ordered), size):
-            part = ordered[begin : begin + size]
-            yield pa.RecordBatch.from_pydict({"device_uid": [d for d, _ in part], "row": [n for _, n in part]})
-
-    pieces = [
-        [tuple(r.values()) for b in piece for r in b.to_pylist()]
-        for piece in device_pieces(list(map(batches_of, runs)), rows)
-    ]
-    assert sorted(row for piece in pieces for row in piece) == sorted(row for run in runs for row in run)
-    met = [{device for device, _ in piece} for piece in pieces]
-    assert sum(map(len, met)) == len(set().union(*met))

@@ -22,9 +22,8 @@ from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.judging import Judged, app_name
 from relaywatch.engines.lake_progress import Progress
-from relaywatch.engines.lake_sieve import Sifted, app_hashes, sift
+from relaywatch.engines.lake_sieve import Sifted, app_hashes, rows_of_apps, sift
 from relaywatch.engines.local import LISTED_NOT_JUDGED, NO_BYTES, ONLY_COUNTED, Hunt, HuntResult, findings_of, judge
-from relaywatch.engines.records import NO_UID, AppKey
 from relaywatch.engines.view import View, joined
 from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number, shard_of
@@ -156,7 +155,8 @@ def _take_cases(view: View, lake: Lake, sifted: Mapping[Place, Sifted]) -> None:
     def batches(asked: tuple[TableName, Place]) -> list[Batch]:
         table, place = asked
         return [
-            Batch(table, _of_apps(rows, sifted[place].cases)) for rows in lake.read(table, *place, devices=own[place])
+            Batch(table, rows_of_apps(rows, sifted[place].cases))
+            for rows in lake.read(table, *place, devices=own[place])
         ]
 
     for taken in on_all_cores(batches, [(table, place) for place in own for table in tables]):
@@ -169,20 +169,6 @@ def _take_cases(view: View, lake: Lake, sifted: Mapping[Place, Sifted]) -> None:
     own_rows = pc.is_in(known["device_uid"].cast(pa.string()), pa.array(sorted(devices), pa.string()))
     for rows in known.filter(own_rows).to_batches():
         view.intake.add(Batch("inventory", rows))
-
-
-def _of_apps(rows: pa.RecordBatch, apps: set[AppKey]) -> pa.RecordBatch:
-    """The rows of these apps."""
-    who = pl.DataFrame(
-        {
-            "device": pl.Series(rows["device_uid"].cast(pa.string())),
-            "package": pl.Series(rows["android_package"].cast(pa.string())).fill_null(""),
-            "uid": pl.Series(rows["android_uid"]).cast(pl.Int64).fill_null(NO_UID),
-        }
-    ).with_row_index()
-    wanted = pl.DataFrame(list(apps), {"device": pl.String, "package": pl.String, "uid": pl.Int64}, orient="row")
-    chosen = who.join(wanted, on=["device", "package", "uid"], how="semi")["index"].sort()
-    return rows.take(chosen.to_arrow())
 
 
 def _told(judged: Judged, sifted: Mapping[Place, Sifted]) -> Judged:

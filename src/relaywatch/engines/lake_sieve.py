@@ -295,6 +295,20 @@ def _judge(lake: Lake, day: date, shard: int, devices: frozenset[str], found: Si
     found.devices.append(np.unique(text_keys(pl.Series([key.device for key in met], dtype=pl.String))))
 
 
+def rows_of_apps(rows: pa.RecordBatch, apps: set[AppKey]) -> pa.RecordBatch:
+    """The rows of these apps."""
+    who = pl.DataFrame(
+        {
+            "device": pl.Series(rows["device_uid"].cast(pa.string())),
+            "package": pl.Series(rows["android_package"].cast(pa.string())).fill_null(""),
+            "uid": pl.Series(rows["android_uid"]).cast(pl.Int64).fill_null(NO_UID),
+        }
+    ).with_row_index()
+    wanted = pl.DataFrame(list(apps), {"device": pl.String, "package": pl.String, "uid": pl.Int64}, orient="row")
+    chosen = who.join(wanted, on=["device", "package", "uid"], how="semi")["index"].sort()
+    return rows.take(chosen.to_arrow())
+
+
 def app_hashes(apps: Sequence[AppKey]) -> Keys:
     """A number for each app, the same wherever it is met."""
     devices, packages = (pl.Series([key[place] for key in apps], dtype=pl.String) for place in (0, 1))

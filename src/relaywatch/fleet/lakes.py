@@ -13,18 +13,19 @@ import polars as pl
 import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
-from relaywatch.detection.calibration import Tables
 from relaywatch.detection.settings import Settings
 from relaywatch.detection.spread import party
 from relaywatch.engines.installs import Installs, Packaged
+from relaywatch.engines.lake_sieve import rows_of_apps, sift
 from relaywatch.engines.local import Hunt
 from relaywatch.engines.open_days import AT_ONCE
 from relaywatch.fleet.hunting import FleetResult, account_of, conclude, context_of, told_in
 from relaywatch.fleet.sieve import RESULT_SQL, Sifted, Told
-from relaywatch.fleet.whole_rows import Rows, device_pieces, sift_rows, to_judge
+from relaywatch.fleet.whole_rows import Rows, note_rows, to_judge
+from relaywatch.governance.exceptions import Exceptions
 from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number
-from relaywatch.model.schemas import Direction
+from relaywatch.model.schemas import TABLES, Direction
 from relaywatch.model.tables import TableName
 
 TASKS_A_CORE: Final = 4
@@ -56,7 +57,7 @@ def hunt_lake(spark: SparkSession, folder: Path, plan: Hunt) -> FleetResult:
     parts = sorted({*lake.partitions("flows"), *lake.partitions("volumes")})
     named = [(day.isoformat(), shard) for day, shard in parts]
     tasks = spark.createDataFrame(spark.sparkContext.parallelize(named, _tasks(spark, lake)), "day string, shard int")
-    told = tasks.mapInArrow(_sieve(folder, plan.settings, plan.tables), RESULT_SQL).toArrow()
+    told = tasks.mapInArrow(_sieve(folder, plan), RESULT_SQL).toArrow()
     found = told_in(told)
     signals, inventory = (_table(spark, lake, name) for name in ("signals", "inventory"))
     context, _ = context_of(spark, signals, inventory, found.devices())
@@ -82,30 +83,40 @@ def _table(spark: SparkSession, lake: Lake, name: TableName) -> DataFrame | None
     return spark.read.parquet(*paths) if paths else None
 
 
-def _sieve(
-    folder: Path, settings: Settings, tables: Tables
-) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
+def _sieve(folder: Path, plan: Hunt) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
     """A function for mapInArrow: days and shards in, sieve.RESULT out."""
+    # What only explains findings stays with the driver.
+    own = Hunt(plan.settings, Exceptions(()), plan.now, tables=plan.tables)
 
     def sifted(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         lake = Lake.open(folder)
         for batch in batches:
             for day, shard in zip(batch["day"].to_pylist(), batch["shard"].to_pylist(), strict=True):
-                yield _sift_partition(lake, date.fromisoformat(day), shard, settings, tables)
+                yield _sift_partition(lake, date.fromisoformat(day), shard, own)
 
     return sifted
 
 
-def _sift_partition(lake: Lake, day: date, shard: int, settings: Settings, tables: Tables) -> pa.RecordBatch:
-    found = Sifted()
-    with_volumes = lake.rows("volumes", day, shard)
-    for flows in device_pieces(lake.runs("flows", day, shard)):
-        devices = {name for rows in flows for name in rows["device_uid"].unique().to_pylist()}
-        volumes = list(lake.read("volumes", day, shard, devices=devices)) if with_volumes else []
-        sift_rows(to_judge(flows, settings), volumes, found, settings, tables)
-    # Volumes of devices without a flow on this day can be of no use.
-    found.counts[Told.UNUSED] += with_volumes - found.counts[Told.VOLUMES]
-    found.counts[Told.VOLUMES] = with_volumes
+def _sift_partition(lake: Lake, day: date, shard: int, plan: Hunt) -> pa.RecordBatch:
+    """What a hunt of the lake sees of one of its partitions, with the rows of the apps that have a case."""
+    looked, found = sift(lake, day, shard, None, plan), Sifted()
+    found.judged[day_number(day)] = looked.judged
+    found.counts.update(
+        {
+            Told.FLOWS: looked.flows,
+            Told.VOLUMES: looked.volumes,
+            Told.DUPLICATES: looked.duplicates,
+            Told.UNUSED: looked.unmatched,
+            Told.SILENT: len(looked.silent),
+            Told.COUNTED: len(looked.counted),
+        }
+    )
+    devices = frozenset(key.device for key in looked.cases)
+    tables: tuple[tuple[Told, TableName], ...] = ((Told.CASE_FLOWS, "flows"), (Told.CASE_VOLUMES, "volumes"))
+    for told, table in tables if devices else ():
+        rows = [rows_of_apps(batch, looked.cases) for batch in lake.read(table, day, shard, devices=devices)]
+        sound = to_judge(rows, plan.settings) if table == "flows" else rows
+        note_rows(found, told, pa.Table.from_batches(sound, TABLES[table]))
     return found.table()
 
 

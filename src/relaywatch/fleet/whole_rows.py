@@ -1,8 +1,8 @@
-"""The sieve where whole canonical rows are at hand, of a lake or a stream's state: it gives the rows of cases too."""
+"""The sieve where whole canonical rows are at hand, of a stream's state: it gives the rows of cases too."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -14,7 +14,6 @@ from relaywatch.detection.columns import Flags
 from relaywatch.detection.settings import Settings
 from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.judging import judge_part
-from relaywatch.engines.open_days import AT_ONCE
 from relaywatch.engines.records import FLOW, SIGNAL, VOLUME, Records, Registry, flow_records, volume_records
 from relaywatch.engines.stretches import DAY_US, written_at
 from relaywatch.engines.texts import Texts
@@ -57,8 +56,8 @@ def sift_rows(flows: Rows, volumes: Rows, found: Sifted, settings: Settings, tab
     keys = wanted(part, records, registry)
     if keys:
         which = _of(records, keys)
-        _note(found, Told.CASE_FLOWS, "flows", flows, which)
-        _note(found, Told.CASE_VOLUMES, "volumes", volumes, _belong(intervals, records[which]))
+        note_rows(found, Told.CASE_FLOWS, _chosen("flows", flows, which))
+        note_rows(found, Told.CASE_VOLUMES, _chosen("volumes", volumes, _belong(intervals, records[which])))
 
 
 def to_judge(flows: Rows, settings: Settings) -> Rows:
@@ -86,51 +85,11 @@ def _flags(rows: pl.Series, size: int) -> Flags:
     return flags
 
 
-def _note(found: Sifted, told: Told, table: TableName, rows: Rows, which: Flags) -> None:
-    if which.any():
-        kept = pa.Table.from_batches(rows, TABLES[table]).filter(pa.array(which))
-        found.rows.append((told, 0, kept.num_rows, to_bytes(kept)))
+def note_rows(found: Sifted, told: Told, rows: pa.Table) -> None:
+    """Add rows of a table to what was found, if there are any."""
+    if rows.num_rows:
+        found.rows.append((told, 0, rows.num_rows, to_bytes(rows)))
 
 
-def device_pieces(runs: Sequence[Iterator[pa.RecordBatch]], rows: int = AT_ONCE) -> Iterator[list[pa.RecordBatch]]:
-    """All rows of some devices at a time, about `rows` of them, out of runs that are each sorted by device."""
-    held: list[list[pa.RecordBatch]] = [[] for _ in runs]
-    going = list(range(len(runs)))
-    ready: list[pa.RecordBatch] = []
-    while going:
-        for number in list(going):
-            batch = next(runs[number], None)
-            if batch is None:
-                going.remove(number)
-            else:
-                held[number].append(batch)
-        # Nothing of a device below the least of the last devices can come any more.
-        ends = [_device(held[number][-1], -1) for number in going if held[number]]
-        for number, batches in enumerate(held):
-            done, held[number] = _cut(batches, min(ends) if ends else None)
-            ready += done
-        if sum(batch.num_rows for batch in ready) >= rows:
-            yield ready
-            ready = []
-    if ready:
-        yield ready
-
-
-def _device(batch: pa.RecordBatch, row: int) -> bytes:
-    text = batch["device_uid"][row if row >= 0 else batch.num_rows + row].as_py()
-    return str(text).encode()
-
-
-def _cut(batches: Rows, end: bytes | None) -> tuple[list[pa.RecordBatch], list[pa.RecordBatch]]:
-    """The rows of devices below `end`, and the others; None: all are below."""
-    if end is None:
-        return list(batches), []
-    done, left = [], []
-    for batch in batches:
-        low, high = 0, batch.num_rows
-        while low < high:
-            middle = (low + high) // 2
-            low, high = (middle + 1, high) if _device(batch, middle) < end else (low, middle)
-        done += [batch.slice(0, low)] if low else []
-        left += [batch.slice(low)] if low < batch.num_rows else []
-    return done, left
+def _chosen(table: TableName, rows: Rows, which: Flags) -> pa.Table:
+    return pa.Table.from_batches(rows, TABLES[table]).filter(pa.array(which))

@@ -95,18 +95,6 @@ class Lake:
         """
         return self._rows(_daily(table, day, shard), columns, devices)
 
-    def runs(
-        self,
-        table: TableName,
-        day: date,
-        shard: int,
-        columns: Sequence[str] | None = None,
-        devices: Collection[str] | None = None,
-    ) -> list[Iterator[pa.RecordBatch]]:
-        """As `read`, each sorted file by itself."""
-        part = _daily(table, day, shard)
-        return [self._file_rows(file, part, columns, devices) for file in self._of(part)]
-
     def has_first_seen(self) -> bool:
         """Whether some flow's start is only when it was first seen (start_observability), by the files' statistics."""
         for path in self.paths("flows"):
