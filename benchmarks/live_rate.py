@@ -46,7 +46,7 @@ class Idle:
     def feed(self, batch: Batch, form: str = "") -> None:
         """Take rows."""
 
-    def changes(self) -> list[Change]:
+    def changes(self, *, all_over: bool = False) -> list[Change]:
         """Nothing."""
         return []
 

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from scenarios import Recorder, back_connect_relay, hunted, listener_relay, own_traffic, tunnel_relay
 
 from relaywatch.detection.settings import Settings
-from relaywatch.engines import open_days, state
+from relaywatch.engines import kernel, state
 from relaywatch.engines.kernel import WITHOUT_END, Change, Kernel, Patience, Status
 from relaywatch.engines.local import Hunt
 from relaywatch.engines.stretches import MOST_FLOWS
@@ -69,6 +69,9 @@ class Stream:
         place = self.folder / f"checkpoint-{self.restarts}"
         place.mkdir()
         state.taken(self.kernel).write(place)
+        self.restart_from(place)
+
+    def restart_from(self, place: Path) -> None:
         self._end()
         self.kernel = self._fresh()
         state.load(self.kernel, place)
@@ -152,7 +155,7 @@ class TestSameAsAHunt:
     @pytest.mark.parametrize("seed", range(3))
     def test_a_faulty_fleet_in_the_order_of_arrival(self, seed, monkeypatch):
         if seed == 0:
-            monkeypatch.setattr(open_days, "CLOSED_AT_ONCE", 100)  # the days of many devices, by and by
+            monkeypatch.setattr(kernel, "CLOSED_AT_ONCE", 100)  # the days of many devices, by and by
         faults = Faults(
             skew=Fault(0.3, 300), late=Fault(0.2, 120), duplicates=Fault(0.02, 600), gaps=Fault(0.1, 14_400)
         )
@@ -176,6 +179,32 @@ class TestSameAsAHunt:
 
 
 class TestAsItGoesOn:
+    def test_what_comes_while_a_checkpoint_is_written_is_not_in_it(self, tmp_path):
+        batches = fleet()
+        stream = Stream(tmp_path, WITHOUT_END)
+        for batch in batches:
+            stream.kernel.feed(batch)
+        stream.ask()
+        held, before = state.taken(stream.kernel), state.snapshot(stream.kernel)
+        for batch in batches:
+            stream.kernel.feed(batch)
+        stream.kernel.drain()
+        place = tmp_path / "checkpoint"
+        place.mkdir()
+        held.write(place)
+        stream.restart_from(place)
+        assert state.snapshot(stream.kernel) == before
+
+    def test_a_restart_takes_nothing_back(self, tmp_path):
+        stream = Stream(tmp_path, WITHOUT_END)
+        for batch in fleet():
+            stream.kernel.feed(batch)
+        stream.ask()
+        assert stream.events
+        stream.restart_from_checkpoint()
+        stream.kernel.open.column("mirrored")[:] = 0  # none of them would be worth a look by what it holds
+        assert stream.kernel.changes() == []
+
     def test_a_finding_opens_before_its_day_is_over_and_closes_after_it(self, tmp_path):
         stream = Stream(tmp_path, Patience(60.0, 3_600.0))
         for batch in listener_relay(np.random.default_rng(0), Recorder()).batches():

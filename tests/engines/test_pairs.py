@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from collections import defaultdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +93,36 @@ def test_a_checkpoint_is_as_the_store_was_whatever_came_after_it(tmp_path):
     again.restore(before)
     assert sorted(again.read(np.arange(5))[0]["start"].tolist()) == records["start"].tolist()
     again.close()
+
+
+def test_the_older_checkpoint_holds_after_a_restart_from_the_newer_one(tmp_path):
+    store, (of, records) = PairStore(FLOW, tmp_path / "blocks"), interleaved(2, 200)
+    store.append(of, records)
+    older = store.checkpoint()
+    store.clear(np.array([0]))
+    newer = store.checkpoint()
+    store.close()
+    again = PairStore(FLOW, tmp_path / "blocks")
+    again.restore(newer)
+    again.append(*interleaved(3, 300, begin=5_000))
+    again.close()
+    back = PairStore(FLOW, tmp_path / "blocks")
+    back.restore(older)
+    assert sorted(back.read(np.arange(2))[0]["start"].tolist()) == records["start"].tolist()
+    back.close()
+
+
+def test_a_full_disk_is_told_with_the_file(tmp_path, monkeypatch):
+    store, (of, records) = PairStore(FLOW, tmp_path / "blocks"), interleaved(1, 100)
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(OSError, match="No space left") as told:
+        store.append(of, records)
+    assert told.value.filename == str(tmp_path / "blocks")
+    store.close()
 
 
 def test_blocks_that_a_checkpoint_refers_to_are_not_used_again(tmp_path):

@@ -41,7 +41,7 @@ class Counting:
         sources = batch.rows.column("source").cast(pa.string()).to_pylist()
         self.records.update(zip(sources, batch.rows.column("position").to_pylist(), strict=True))
 
-    def changes(self) -> list[Change]:
+    def changes(self, *, all_over: bool = False) -> list[Change]:
         news = [(device, count) for device, count in sorted(self.rows.items()) if self.told.get(device) != count]
         found = [Change(Status.UPDATED if d in self.told else Status.OPENED, finding(d, c)) for d, c in news]
         self.told.update(news)

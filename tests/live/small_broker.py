@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import struct
 import threading
+from contextlib import suppress
 
 CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, DISCONNECT = 1, 2, 3, 4, 8, 9, 14
 
@@ -40,7 +41,8 @@ class SmallBroker:
         topic, payload = self.unacknowledged[number]
         body = struct.pack(">H", len(topic)) + topic.encode() + struct.pack(">H", number) + payload
         assert self._subscriber is not None
-        self._subscriber.sendall(_packet(PUBLISH, body, flags=0x02 | (0x08 if again else 0)))
+        with suppress(OSError):  # the subscriber has just gone: it gets the message when it comes again
+            self._subscriber.sendall(_packet(PUBLISH, body, flags=0x02 | (0x08 if again else 0)))
 
     def _accept(self) -> None:
         while True:

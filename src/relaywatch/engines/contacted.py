@@ -25,7 +25,8 @@ SCHEMA: Final = {
 }
 """Of each (day, package, name, remote) two devices that contact it: who is neither is not alone."""
 HELD: Final = 500_000
-"""Contacts gathered before they are merged."""
+MOST_HELD: Final = 256
+"""Contacts gathered before they are merged, and of how many batches."""
 
 
 class Contacted:
@@ -50,9 +51,10 @@ class Contacted:
             "first": met["device"],
             "last": met["device"],
         }
-        self._held.append(pl.DataFrame(columns, SCHEMA))
+        if len(rows):
+            self._held.append(pl.DataFrame(columns, SCHEMA))
         self._waiting += len(rows)
-        if self._waiting > HELD:
+        if self._waiting > HELD or len(self._held) > MOST_HELD:
             self.table()
 
     def table(self) -> pl.DataFrame:

@@ -54,6 +54,9 @@ WITHOUT_END: Final = Patience(1e12, None)
 """Nothing is ever late, and nothing is over before all is."""
 MOST_SIGNALS: Final = 65_536
 """Signals held of one device, the latest; older ones are counted as left out."""
+CLOSED_AT_ONCE: Final = 250_000
+"""Records of days that are over, judged in one go: well within a second's work. More where more than half as many
+came meanwhile."""
 MOST_PARTS: Final = 64
 """Pieces in which a device's signals are held before they are put together."""
 
@@ -129,10 +132,13 @@ class Kernel:
         self.whole: dict[AppDay, Case] = {}
         self.said: dict[AppDay, Said] = {}
         self.late: list[Batch] = []
+        self._fed = 0
+        """Flows and volumes since changes were asked for."""
 
     def feed(self, batch: Batch, form: str = "") -> None:
         """Take rows in. form: name of the reader that gave them."""
         before = len(self.registry.sources)
+        self._fed += batch.rows.num_rows
         if batch.table == "flows":
             self._feed_flows(batch)
         elif batch.table == "volumes":
@@ -146,12 +152,17 @@ class Kernel:
         for name in self.registry.source_names()[before:]:
             self.formats[name] = form
 
-    def changes(self) -> list[Change]:
+    def changes(self, *, all_over: bool = False) -> list[Change]:
         """Judge what is over and what looks like relaying; what has changed since the last call.
 
-        Where a day is over for many devices at once, each call judges some of them: rows need not wait meanwhile.
+        Where a day is over for many devices at once, each call judges some of them, so that rows need not wait
+        meanwhile. all_over: judge all of them.
         """
-        found = self._say(self._close_days(self.open.over()) | self._close_stretches() | self._judge_early())
+        touched = self._close_days(self.open.over(max(CLOSED_AT_ONCE, 2 * self._fed)))
+        self._fed = 0
+        while all_over and len(slots := self.open.over()):
+            touched |= self._close_days(slots)
+        found = self._say(touched | self._close_stretches() | self._judge_early())
         for day in self._days_over():
             found += self._conclude(day)
         return found

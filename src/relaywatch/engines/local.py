@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +35,8 @@ from relaywatch.outputs.kept import KeptFindings
 from relaywatch.outputs.summary import HuntSummary
 from relaywatch.sources.discovery import discover
 
+DRAFTED_AT_ONCE: Final = 512
+"""Cases whose drafts are in memory together; where there are more, each is drafted twice."""
 LISTED_NOT_JUDGED: Final = 1_000
 AskInstalls = Callable[[Mapping[Packaged, set[str]]], Installs]
 """What installs contact of the wanted parties, by day and package."""
@@ -120,11 +123,18 @@ def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None 
 
     ask: for what installs contact, where the view does not hold the flows of all of them.
     """
-    cases = judged.cases
-    bars = judged.bars(plan.settings)
-    directory = directory_of(cases, view, inventory_of(view), bars, plan.enrichment)
-    drafts = [draft for case in cases if (draft := draft_of(case, directory, plan.settings)) is not None]
-    found = _completed(drafts, ask or _installs_in(view.intake))
+    parts = [judged.cases[at : at + DRAFTED_AT_ONCE] for at in range(0, len(judged.cases), DRAFTED_AT_ONCE)]
+    bars, inventory = judged.bars(plan.settings), inventory_of(view)
+
+    @lru_cache(1)
+    def drafts(part: int) -> list[Draft]:
+        directory = directory_of(parts[part], view, inventory, bars, plan.enrichment)
+        return [draft for case in parts[part] if (draft := draft_of(case, directory, plan.settings)) is not None]
+
+    numbers = range(len(parts))
+    installs = (ask or _installs_in(view.intake))(_compared(draft for part in numbers for draft in drafts(part)))
+    # Backwards, as the last part is still at hand.
+    found = _completed((draft for part in reversed(numbers) for draft in drafts(part)), installs)
     return KeptFindings((apply(finding, plan.exceptions, plan.now) for finding in found), _gravity)
 
 
@@ -152,14 +162,18 @@ def directory_of(
     )
 
 
-def _completed(drafts: Sequence[Draft], ask: AskInstalls) -> Iterator[Finding]:
-    """The findings of the drafts, with what other installs of their apps contact."""
+def _compared(drafts: Iterable[Draft]) -> dict[Packaged, set[str]]:
+    """Of which parties it is asked what other installs of the drafts' apps contact."""
     wanted: dict[Packaged, set[str]] = {}
     for draft in drafts:
         package, parties = draft.compared
         if parties:
             wanted.setdefault(package, set()).update(parties)
-    installs = ask(wanted)
+    return wanted
+
+
+def _completed(drafts: Iterable[Draft], installs: Installs) -> Iterator[Finding]:
+    """The findings of the drafts, with what other installs of their apps contact."""
     for draft in drafts:
         package, parties = draft.compared
         finding = draft.finding(installs.beside(package, draft.key.device, parties))

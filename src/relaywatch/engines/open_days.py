@@ -22,8 +22,6 @@ from relaywatch.engines.stretches import DAY_US, MOST_FLOWS, VOLUME_REACH_US, wr
 
 AT_ONCE: Final = 1_000_000
 """Records taken out in one go, or those of one device where it has more."""
-CLOSED_AT_ONCE: Final = 250_000
-"""Of these, while more come: as many as are judged well within a second."""
 NEVER: Final = int(np.iinfo(np.int64).min)
 NO_SLOT: Final = -1
 GROWTH: Final = 1.25
@@ -86,6 +84,8 @@ class OpenDays:
         self._used = 0
         self.met: defaultdict[int, Growing] = defaultdict(lambda: Growing(0))
         """By day: 1 at the code of each app that had flows."""
+        self._anew = np.empty(0, np.int64)
+        """Slots to be looked at whatever they hold."""
 
     @property
     def upto(self) -> int:
@@ -124,13 +124,12 @@ class OpenDays:
         self.volumes.append(slots[~late], volumes[~late])
         return late
 
-    def over(self, *, all_of_them: bool = False) -> Ints:
-        """Slots whose day is over, of whole devices, some at a time. all_of_them: nothing comes any more."""
+    def over(self, records: int = AT_ONCE, *, all_of_them: bool = False) -> Ints:
+        """Slots whose day is over, of whole devices, so many records at a time. all_of_them: nothing comes any more."""
         day, device = self.column("day"), self.column("device")
         begun = day != NEVER
         if not all_of_them:
             begun &= day < self._settled_days()[device]
-        records = AT_ONCE if all_of_them else CLOSED_AT_ONCE
         return next(self.pieces(np.flatnonzero(begun), records), np.empty(0, np.int64))
 
     def pieces(self, slots: Ints, records: int = AT_ONCE) -> Iterator[Ints]:
@@ -160,6 +159,8 @@ class OpenDays:
         growth = np.where(chance | (self.column("told") > 0), GROWTH_OF_OTHERS, GROWTH)
         found = (mirrored >= FEWEST_MIRRORED) & (mirrored >= growth * np.maximum(looked, chance * FEWEST_MIRRORED))
         found |= (volumes >= FEWEST_VOLUMES) & (volumes >= GROWTH * self.column("looked_volumes"))
+        found[self._anew] = True
+        self._anew = self._anew[:0]
         slots = np.flatnonzero(found & (self.column("day") != NEVER))
         for name, values in (("looked_mirrored", mirrored), ("looked_volumes", volumes), ("looked_met", met)):
             self.slots[name].values[slots] = values[slots]
@@ -220,14 +221,22 @@ class OpenDays:
         return np.flatnonzero(self.met[day].values)
 
     def state(self) -> dict[str, dict[str, npt.NDArray[Any]]]:
-        """Slots and devices as columns; records aside."""
+        """Slots and devices as columns, copied; records aside."""
         used = np.flatnonzero(self.column("day") != NEVER)
         slots = {"slot": used, **{name: self.column(name)[used] for name in SLOT_COLUMNS}}
         devices = len(self._registry.devices)
         return {
             "slots": slots,
-            "devices": {"high": self.high.upto(devices)[:devices], "closed": self.closed.upto(devices)[:devices]},
+            "devices": {
+                name: growing.upto(devices)[:devices].copy()
+                for name, growing in (("high", self.high), ("closed", self.closed))
+            },
         }
+
+    def look_anew(self) -> None:
+        """What was looked at before is worth judging once more: what came of it is not there."""
+        looked = (self.column("looked_mirrored") > 0) | (self.column("looked_volumes") > 0)
+        self._anew = np.flatnonzero(looked)
 
     def restore(self, slots: dict[str, npt.NDArray[Any]], devices: dict[str, npt.NDArray[Any]]) -> None:
         """Take what `state` gave."""

@@ -8,8 +8,10 @@ what a checkpoint refers to is still there when it is restored.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -27,6 +29,7 @@ BLOCK: Final = 8
 """Records of a block."""
 LATEST: Final = 12
 """Records of each pair that memory has room for; the oldest go to a block where there are more."""
+MOST_BLOCKS: Final = 2**31 - 1
 _NO_BLOCK: Final = -1
 _NONE: Final = np.empty(0, np.int64)
 _FIRST_SLOTS: Final = 1_024
@@ -181,8 +184,12 @@ class PairStore:
 
     def totals(self, slots: Ints) -> Ints:
         """How many records each slot holds."""
-        self._make_room(int(slots.max(initial=-1)) + 1)
-        return np.asarray(self._slots.total[slots], np.int64)
+        known = slots < len(self._slots.total)
+        if known.all():
+            return np.asarray(self._slots.total[slots], np.int64)
+        counts = np.zeros(len(slots), np.int64)
+        counts[known] = self._slots.total[slots[known]]
+        return counts
 
     def append(self, slots: Ints, records: Records, mirrored: Ints = _NONE) -> None:
         """Put each record into the slot given for it. mirrored: as of _append; long enough for all slots."""
@@ -198,6 +205,7 @@ class PairStore:
 
     def read(self, slots: Ints) -> tuple[Records, Ints]:
         """All records of the slots, in no particular order within one, and the slot of each."""
+        self._make_room(int(slots.max(initial=-1)) + 1)
         counts, numbers = self.totals(slots), self._blocks_of(slots)
         out = np.empty((int(counts.sum()), self._width), np.uint64)
         order = np.argsort(numbers)
@@ -206,17 +214,19 @@ class PairStore:
         places[order] = np.arange(len(order))
         _gather(self._slots, slots, stored, places, out)
         if pieces > SCATTERED * len(slots):
-            self._put_together(slots, numbers, stored[places])
+            self._put_together(slots, numbers, stored[places], pieces)
         return self._records(out), np.repeat(slots, counts)
 
     def clear(self, slots: Ints) -> None:
         """Empty the slots."""
+        slots = slots[slots < len(self._slots.total)]
         self._let_go.append(self._blocks_of(slots))
         self._slots.head[slots], self._slots.fill[slots], self._slots.total[slots] = _NO_BLOCK, 0, 0
 
     def sync(self) -> None:
         """The blocks written so far are on disk once this returns. May be called from another thread."""
-        os.fsync(self._descriptor)
+        with _named(self._path):
+            os.fsync(self._descriptor)
 
     def checkpoint(self) -> Checkpoint:
         """Everything but the blocks, as a copy: for `restore`, once `sync` has been called."""
@@ -240,7 +250,9 @@ class PairStore:
         if len(before.before) > stored:
             raise RelaywatchError(f"{self._path}: blocks are missing. Restore the file, or begin with an empty state.")
         self._before, self._end = before.before.astype(np.int32), len(before.before)
-        self._free = np.setdiff1d(np.arange(self._end, dtype=np.int64), self._blocks_of(slot))
+        # The checkpoint before this one may need what this one does not.
+        needless = np.setdiff1d(np.arange(self._end, dtype=np.int64), self._blocks_of(slot))
+        self._free, self._resting = _NONE, [_NONE, needless]
 
     def close(self) -> None:
         """Let go of the file."""
@@ -262,9 +274,12 @@ class PairStore:
         """Let there be at least so many slots."""
         before = len(self._slots.fill)
         if slots > before:
-            more = max(slots, before * 2) - before
+            more = max(slots, before * 3 // 2) - before
+            # Memory that is not written to is not taken yet.
+            recent = np.zeros((before + more, LATEST, self._width), np.uint64)
+            recent[:before] = self._slots.recent
             self._slots = _Slots(
-                np.concatenate([self._slots.recent, np.zeros((more, LATEST, self._width), np.uint64)]),
+                recent,
                 np.append(self._slots.fill, np.zeros(more, np.int64)),
                 np.append(self._slots.head, np.full(more, _NO_BLOCK, np.int64)),
                 np.append(self._slots.total, np.zeros(more, np.int64)),
@@ -273,14 +288,21 @@ class PairStore:
     def _numbers(self, count: int) -> Ints:
         """Numbers of the next blocks, `count` of them: those that were let go, then new ones."""
         fresh = self._end + np.arange(max(count - len(self._free), 0))
+        if self._end + len(fresh) > MOST_BLOCKS:
+            raise OSError(errno.EFBIG, "more records than a state can hold", str(self._path))
         if self._end + len(fresh) > len(self._before):
             more = max(self._end + len(fresh), len(self._before) * 3 // 2) - len(self._before)
             self._before = np.append(self._before, np.full(more, _NO_BLOCK, np.int32))
         return np.concatenate([self._free[:count], fresh])
 
-    def _put_together(self, slots: Ints, numbers: Ints, stored: Words) -> None:
-        """Write the slots' blocks beside each other, so that reading them again takes few calls."""
+    def _put_together(self, slots: Ints, numbers: Ints, stored: Words, pieces: int) -> None:
+        """Write the slots' blocks beside each other, so that reading them again takes few calls.
+
+        pieces: in which they are now; nothing is won where the free blocks are as scattered.
+        """
         fresh = self._numbers(len(numbers))
+        if 2 * len(list(_runs(fresh))) > pieces:
+            return
         self._write(fresh, stored)
         _chain_anew(self._slots, self._before, slots, fresh)
         self._let_go.append(numbers)
@@ -291,9 +313,10 @@ class PairStore:
         self._free = self._free[len(numbers) :]
         for first, last in _runs(numbers):
             rest, at = blocks[first:last].data.cast("B"), int(numbers[first]) * self._block_bytes
-            while rest:
-                written = os.pwrite(self._descriptor, rest, at)
-                rest, at = rest[written:], at + written
+            with _named(self._path):
+                while rest:
+                    written = os.pwrite(self._descriptor, rest, at)
+                    rest, at = rest[written:], at + written
 
     def _stored(self, numbers: Ints) -> tuple[Words, int]:
         """Blocks as they stand in the file, by rising number, and how many pieces of the file these are."""
@@ -307,6 +330,15 @@ class PairStore:
                 rest, at = rest[read:], at + read
             pieces += 1
         return out, pieces
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever the operating system refuses is told with the file's name."""
+    try:
+        yield
+    except OSError as fault:
+        raise OSError(fault.errno, fault.strerror, str(path)) from fault
 
 
 def _runs(numbers: Ints) -> Iterator[tuple[int, int]]:

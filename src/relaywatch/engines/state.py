@@ -266,8 +266,7 @@ def _attach_cases(kernel: Kernel, tables: Tables) -> None:
     for row in tables["said"].to_pylist():
         finding = next(read_ndjson(StringIO(row["finding"])))
         kernel.said[row["app"], row["day"]] = Said(None, row["bar"], finding)
-    for name in ("looked_mirrored", "looked_volumes"):
-        kernel.open.column(name)[:] = 0
+    kernel.open.look_anew()
 
 
 def _put_back(kernel: Kernel, kind: str, case: Case, told: Told) -> None:

@@ -36,19 +36,20 @@ class _Generation:
             self._lately.append(batch.take(pa.array(first[new])))
             self._lately_known = _with(self._lately_known, keys[new])
         if len(self._lately_known) > MERGED_AT:
-            self._ordered.append(self._of_lately())
+            self._ordered += self._of_lately()
             self._known = _with(self._known, self._lately_known)
             self._lately_known, self._lately = np.empty(0, np.uint64), []
 
     def batches(self) -> list[pa.RecordBatch]:
         """All texts with their keys, by rising key in each batch."""
         if len(self._lately) > 1:
-            self._lately = [self._of_lately()]
+            self._lately = self._of_lately()
         return [*self._ordered, *self._lately]
 
-    def _of_lately(self) -> pa.RecordBatch:
-        together = pa.Table.from_batches(self._lately).combine_chunks().to_batches()[0]
-        return together.take(pa.array(np.argsort(together["key"].to_numpy())))
+    def _of_lately(self) -> list[pa.RecordBatch]:
+        """One batch, or several where the texts are too long for one."""
+        together = pa.Table.from_batches(self._lately).combine_chunks().to_batches()
+        return [batch.take(pa.array(np.argsort(batch["key"].to_numpy()))) for batch in together]
 
 
 def _holds(ordered: Keys, keys: Keys) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:

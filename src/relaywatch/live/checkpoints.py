@@ -6,6 +6,7 @@ Written into a folder of its own, synced, and renamed into place; the last two a
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ from relaywatch.live.taking import LiveError, Position
 KEPT: Final = 2
 VERSION: Final = 1
 _STATE, _KERNEL, _NEW = "state.json", "kernel", ".new-"
+_NAME: Final = re.compile(r"\d{20}-\d{10}")
+"""Entry and serial number: several checkpoints may have one entry."""
 _PIECE: Final = 1 << 20
 
 
@@ -48,7 +51,9 @@ class Checkpoints:
 
     def write(self, held: State, stand: Stand) -> int:
         """Keep the state; the number of the entry up to which the spool is needed no longer."""
-        fresh = self._folder / f"{_NEW}{stand.entry:020d}"
+        standing = self._standing()
+        name = f"{stand.entry:020d}-{_serial(standing[-1]) + 1 if standing else 1:010d}"
+        fresh = self._folder / f"{_NEW}{name}"
         kernel = fresh / _KERNEL
         kernel.mkdir(parents=True, mode=0o700)
         held.write(kernel)
@@ -57,15 +62,12 @@ class Checkpoints:
         sealed = json.dumps({"crc32": zlib.crc32(state.encode()), "state": state})
         (fresh / _STATE).write_text(sealed, encoding="utf-8")
         sync_tree(fresh)
-        place = self._folder / f"{stand.entry:020d}"
-        if place.exists():
-            shutil.rmtree(place)
-        fresh.rename(place)
+        fresh.rename(self._folder / name)
         sync_folder(self._folder)
         standing = self._standing()
         for old in standing[:-KEPT]:
             shutil.rmtree(old)
-        return int(standing[-KEPT:][0].name) if len(standing) >= KEPT else 0
+        return _entry(standing[-KEPT]) if len(standing) >= KEPT else 0
 
     def newest_sound(self) -> Iterator[tuple[Stand, Path]]:
         """The checkpoints that are whole, newest first: what stands, and the folder of the judgement's state.
@@ -84,7 +86,15 @@ class Checkpoints:
             )
 
     def _standing(self) -> list[Path]:
-        return sorted(path for path in self._folder.iterdir() if path.name.isdigit())
+        return sorted(path for path in self._folder.iterdir() if _NAME.fullmatch(path.name))
+
+
+def _entry(place: Path) -> int:
+    return int(place.name.partition("-")[0])
+
+
+def _serial(place: Path) -> int:
+    return int(place.name.partition("-")[2])
 
 
 def _sealed(place: Path) -> dict[str, Any] | None:

@@ -30,7 +30,7 @@ from relaywatch.live.figures import Figures, Rate
 from relaywatch.live.inbox import Inbox
 from relaywatch.live.inputs import Input, Tell
 from relaywatch.live.journal import Event, Journal
-from relaywatch.live.judgement import Judgement
+from relaywatch.live.judgement import Judgement, State
 from relaywatch.live.positions import Positions
 from relaywatch.live.spool import SEGMENT_BYTES, Spool
 from relaywatch.live.taking import LiveError, Taken
@@ -77,13 +77,13 @@ class Engine:
         self.inbox = Inbox()
         self.rows: Counter[str] = Counter()
         self.aside = 0
-        self._entry = self._asked_entry = self._events = 0
+        self._entry = self._held_entry = self._events = 0
         self._newest_us = 0
         self._rate = Rate()
         self._judging_s = self._checkpoint_s = 0.0
-        self._checkpoint_at = time.monotonic()
+        self._checkpoint_at = self._stood_at = time.monotonic()
         self._writer = ThreadPoolExecutor(1, "checkpoint")
-        self._being_written: Future[int] | None = None
+        self._being_written: Future[tuple[int, float]] | None = None
 
     def __enter__(self) -> Engine:
         with ExitStack() as stack:
@@ -146,7 +146,7 @@ class Engine:
         stand, self._judgement = self._loaded()
         self._positions = Positions(stand.positions)
         self.rows.update(stand.rows)
-        self.aside, self._entry = stand.aside, stand.entry
+        self.aside, self._entry, self._held_entry = stand.aside, stand.entry, stand.entry
         self._quarantine = Lines(self._folder / QUARANTINE)
         stack.callback(self._quarantine.close)
         self._told_aside = _last_entry(self._quarantine.path)
@@ -159,8 +159,7 @@ class Engine:
             for path in (self._folder / LATE).glob(f"{number:012d}-*"):
                 path.unlink()
             self._take(number, taken)
-        self._hear(self._journal.resume(self._judgement.changes()))
-        self._asked_entry = self._entry
+        self._hear(self._journal.resume(self._judgement.changes(all_over=True)))
 
     def _loaded(self) -> tuple[Stand, Judgement]:
         self._checkpoints = Checkpoints(self._folder / "checkpoints")
@@ -240,28 +239,37 @@ class Engine:
             self._ears.events(events)
 
     def _checkpoint_due(self) -> bool:
-        if self._spool.size_bytes > self._pace.spool_bytes:
-            return True
+        if self._entry == self._held_entry:
+            return False
         late = time.monotonic() - self._checkpoint_at >= self._pace.checkpoint_every_s
-        return late and self._entry != self._asked_entry and self._being_written is None
+        return self._spool.size_bytes > self._pace.spool_bytes or (late and self._being_written is None)
 
     def _checkpoint(self) -> None:
         """Take a checkpoint, to be written while the watching goes on, after the one before it."""
         self._checkpoint_written()
         self._checkpoint_at = time.monotonic()
         stand = Stand(self._entry, self._positions.all(), self._journal.size_bytes, dict(self.rows), self.aside)
-        self._being_written = self._writer.submit(self._checkpoints.write, self._judgement.taken(), stand)
-        self._asked_entry = self._entry
+        self._being_written = self._writer.submit(self._write_checkpoint, self._judgement.taken(), stand)
+        self._held_entry = self._entry
+
+    def _write_checkpoint(self, held: State, stand: Stand) -> tuple[int, float]:
+        """The entry up to which the spool is needed no longer, and when the checkpoint stood."""
+        return self._checkpoints.write(held, stand), time.monotonic()
 
     def _checkpoint_written(self) -> None:
-        """Wait for the checkpoint that is being written, if one is: what it holds needs the spool no longer.
-
-        Raises what its writing failed of.
-        """
-        if self._being_written is not None:
-            self._spool.forget(self._being_written.result())
-            self._being_written = None
-            self._checkpoint_s = time.monotonic() - self._checkpoint_at
+        """Wait for the checkpoint that is being written, if one is. Raises LiveError where it could not be."""
+        if self._being_written is None:
+            return
+        try:
+            needless, self._stood_at = self._being_written.result()
+        except OSError as fault:
+            raise LiveError(
+                f"{self._folder}: the checkpoint cannot be written: {fault.strerror or fault}. Nothing acknowledged is "
+                "lost; make room and start again."
+            ) from fault
+        self._being_written = None
+        self._spool.forget(needless)
+        self._checkpoint_s = self._stood_at - self._checkpoint_at
 
     @property
     def findings_open(self) -> int:
@@ -289,7 +297,7 @@ class Engine:
             "queue_bytes": size,
             "spool_bytes": self._spool.size_bytes,
             "spool_entry": self._entry,
-            "checkpoint_age_seconds": now - self._checkpoint_at,
+            "checkpoint_age_seconds": now - self._stood_at,
             "checkpoint_duration_seconds": self._checkpoint_s,
             "judging_duration_seconds": self._judging_s,
             "findings_open": self._journal.open,

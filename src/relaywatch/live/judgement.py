@@ -25,8 +25,8 @@ class Judgement(Protocol):
         """Take canonical rows, of any table, in any order. form: name of the reader that gave them."""
         ...
 
-    def changes(self) -> list[Change]:
-        """What changed since the last call; cheap where nothing did."""
+    def changes(self, *, all_over: bool = False) -> list[Change]:
+        """What changed since the last call; cheap where nothing did. all_over: judge all that is over, however much."""
         ...
 
     def drain(self) -> list[Change]:

@@ -18,6 +18,7 @@ KERNELS: Final = (
     "detection/*.py",
     "engines/pairs.py",
     "engines/promise.py",
+    "engines/records.py",
     "simulation/*.py",
     "sources/capture_*.py",
     "sources/perfetto_*.py",

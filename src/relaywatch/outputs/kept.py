@@ -1,4 +1,8 @@
-"""Findings in a file of their own, as NDJSON, so that the memory of a hunt does not grow with what it finds."""
+"""Findings in a file of their own, as NDJSON, so that the memory of a hunt does not grow with what it finds.
+
+The file is in the system's folder for such files (TMPDIR). Where that is memory itself, it is a tenth of what objects
+take.
+"""
 
 from __future__ import annotations
 
