@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -92,12 +92,12 @@ class KafkaInput(Threaded):
     def _take(self, messages: Sequence[Any], inbox: Inbox) -> bool:
         """Hand over what came, a piece a partition; False: the engine takes no more."""
         found: dict[tuple[str, int], list[Any]] = {}
-        missing: list[tuple[str, int]] = []
+        missing: set[tuple[str, int]] = set()
         for message in messages:
             if (error := message.error()) is None:
                 found.setdefault((message.topic(), message.partition()), []).append(message)
             elif error.code() == KafkaError._AUTO_OFFSET_RESET:
-                missing.append((message.topic(), message.partition()))
+                missing.add((message.topic(), message.partition()))
             else:
                 self._failing(error)
         for key, some in found.items():
@@ -130,7 +130,7 @@ class KafkaInput(Threaded):
 
         return Taken(rows.batches, position, rows.aside, rows.aside_total, place.channel.form, done)
 
-    def _from_start(self, missing: Sequence[tuple[str, int]]) -> None:
+    def _from_start(self, missing: Collection[tuple[str, int]]) -> None:
         """The offset that is due is not in these partitions: go on with the first one that is."""
         for key in missing:
             place = self._partitions[key]
@@ -144,7 +144,8 @@ class KafkaInput(Threaded):
             why = f"offsets {place.missing} to {first - 1} are no longer there: raise the topic's retention."
         else:
             why = f"offset {place.missing} is due, and the topic ends before it: it was made anew, and is taken whole."
-            place.kept = place.told = -1
+            with self._changed:
+                place.kept = place.told = -1
         self._tell(f"{place.channel.source}: {why}")
         place.missing = -1
 
@@ -167,11 +168,11 @@ class KafkaInput(Threaded):
 
     def _committed(self, error: KafkaError | None, partitions: Sequence[TopicPartition]) -> None:
         """The broker's answer. What it refused, as it may while the group is shared out anew, is told it again."""
-        del error
         self._committing = False
         for partition in partitions:
-            if partition.error is None:
-                self._partitions[partition.topic, partition.partition].told = partition.offset
+            place = self._partitions.get((partition.topic, partition.partition))
+            if error is None and partition.error is None and place is not None:
+                place.told = partition.offset
 
     def _assigned(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Go on where this spool stands, or where another member of the group has come to since."""
