@@ -61,6 +61,8 @@ COLUMNS: Final = (
 NOT_KNOWN: Final = -1
 PORTS: Final = 65_536
 LOOKUPS: Final = np.isin(np.arange(PORTS), LOOKUP_PORTS)
+MOST_BYTES: Final = 2**43
+"""Bytes of a flow up to which sums over a stretch are exact in floating point."""
 ROWS_AT_ONCE: Final = 250_000
 """Rows of whole devices judged in one go, on each core."""
 
@@ -153,11 +155,12 @@ class _Rows:
         return np.asarray(column.to_numpy(), np.int64)
 
     def unplain(self) -> Flags:
-        """Groups that cannot be scored as they stand: of equal starts, of nobody's sessions, of no one order."""
+        """Groups that cannot be scored as they stand: of equal starts, nobody's sessions, no one order, huge counts."""
         tied = np.append(False, np.diff(self.start) == 0)
         tied[self.first] = False
         nobody = (self.package == NOT_KNOWN) & (self.uid == NO_UID) & self.inbound
-        return np.asarray(np.logical_or.reduceat(tied | nobody, self.first) | self.unsettled)
+        huge = (self._numbers("bytes_out") > MOST_BYTES) | (self._numbers("bytes_in") > MOST_BYTES)
+        return np.asarray(np.logical_or.reduceat(tied | nobody | huge, self.first) | self.unsettled)
 
     def _by_stretch(self) -> Flags:
         """Bring rows of groups with several stretches into their order; groups where equal ends leave that open."""
