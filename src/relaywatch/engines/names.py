@@ -1,4 +1,4 @@
-"""Text that records refer to by hash: addresses, host names, details. Kept once per batch, looked up at the end.
+"""Text that records refer to by hash: addresses, host names, details. Kept once, looked up at the end.
 
 In memory while small; appended to a file in the engine's work folder beyond that, so that memory does not grow with
 the number of distinct addresses.
@@ -16,8 +16,12 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from relaywatch.detection.columns import Flags, Keys
+
 KEPT_IN_MEMORY: Final = 200_000
 """Texts held before they go to the file."""
+KNOWN: Final = 2_000_000
+"""Keys remembered, so that a text is not held each time it is met: 16 MB. Beyond them all are forgotten."""
 REMEMBERED: Final = 4
 """Dictionaries whose keys are remembered."""
 SCHEMA: Final = pa.schema([("key", pa.uint64()), ("text", pa.string())])
@@ -29,6 +33,19 @@ def text_keys(texts: pl.Series) -> npt.NDArray[np.uint64]:
     return np.asarray(texts.hash(seed=1).to_numpy() | np.uint64(1))
 
 
+def holds(ordered: Keys, keys: Keys) -> Flags:
+    """Which of the keys are among those that are in order."""
+    if not len(ordered):
+        return np.zeros(len(keys), np.bool_)
+    place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
+    return np.asarray(ordered[place] == keys)
+
+
+def with_more(ordered: Keys, more: Keys) -> Keys:
+    """Both together in order; more: in order too."""
+    return np.insert(ordered, np.searchsorted(ordered, more), more)
+
+
 class Names:
     """Hash keys of text, and the way back. Key 0 is "not known"."""
 
@@ -38,6 +55,7 @@ class Names:
         self._held_rows = 0
         self._writer: pa.ipc.RecordBatchStreamWriter | None = None
         self._sink: pa.OSFile | None = None
+        self._known = np.empty(0, np.uint64)
         self._recent: list[tuple[pa.Array, npt.NDArray[np.uint64]]] = []
 
     def keys(self, column: pa.DictionaryArray) -> npt.NDArray[np.uint64]:
@@ -80,15 +98,19 @@ class Names:
             self._writer = self._sink = None
 
     def _hold(self, batch: pa.RecordBatch) -> None:
-        self._held.append(batch)
-        self._held_rows += batch.num_rows
+        keys, first = np.unique(batch["key"].to_numpy(), return_index=True)
+        new = ~holds(self._known, keys)
+        if not new.any():
+            return
+        self._known = with_more(self._known if len(self._known) < KNOWN else self._known[:0], keys[new])
+        self._held.append(batch.take(pa.array(first[new])))
+        self._held_rows += int(new.sum())
         if self._held_rows < KEPT_IN_MEMORY:
             return
         if self._writer is None:
             self._sink = pa.OSFile(str(self._path), "wb")
             self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
-        merged = pa.Table.from_batches(self._held, SCHEMA).group_by(["key", "text"]).aggregate([])
-        self._writer.write_table(merged.select(["key", "text"]).cast(SCHEMA))
+        self._writer.write_table(pa.Table.from_batches(self._held, SCHEMA))
         self._held, self._held_rows = [], 0
 
     def _batches(self) -> Iterator[pa.RecordBatch]:

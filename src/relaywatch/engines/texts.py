@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from relaywatch.detection.columns import Keys
-from relaywatch.engines.names import SCHEMA, Names
+from relaywatch.engines.names import SCHEMA, Names, holds, with_more
 
 MERGED_AT: Final = 50_000
 """Texts met lately that are kept apart, so that a few new ones do not move all."""
@@ -31,13 +31,13 @@ class _Generation:
     def add(self, batch: pa.RecordBatch) -> None:
         """Take in what is new of the texts."""
         keys, first = np.unique(batch["key"].to_numpy(), return_index=True)
-        new = ~(_holds(self._known, keys) | _holds(self._lately_known, keys))
+        new = ~(holds(self._known, keys) | holds(self._lately_known, keys))
         if new.any():
             self._lately.append(batch.take(pa.array(first[new])))
-            self._lately_known = _with(self._lately_known, keys[new])
+            self._lately_known = with_more(self._lately_known, keys[new])
         if len(self._lately_known) > MERGED_AT:
             self._ordered += self._of_lately()
-            self._known = _with(self._known, self._lately_known)
+            self._known = with_more(self._known, self._lately_known)
             self._lately_known, self._lately = np.empty(0, np.uint64), []
 
     def batches(self) -> list[pa.RecordBatch]:
@@ -50,18 +50,6 @@ class _Generation:
         """One batch, or several where the texts are too long for one."""
         together = pa.Table.from_batches(self._lately).combine_chunks().to_batches()
         return [batch.take(pa.array(np.argsort(batch["key"].to_numpy()))) for batch in together]
-
-
-def _holds(ordered: Keys, keys: Keys) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    if not len(ordered):
-        return np.zeros(len(keys), np.bool_)
-    place = np.minimum(np.searchsorted(ordered, keys), len(ordered) - 1)
-    return np.asarray(ordered[place] == keys)
-
-
-def _with(ordered: Keys, more: Keys) -> Keys:
-    """Both together, rising."""
-    return np.insert(ordered, np.searchsorted(ordered, more), more)
 
 
 class Texts(Names):
@@ -84,7 +72,7 @@ class Texts(Names):
         wanted, found = np.unique(keys), dict[int, str]()
         for batch in self._batches():
             ordered = batch["key"].to_numpy()
-            hit = wanted[_holds(ordered, wanted)]
+            hit = wanted[holds(ordered, wanted)]
             texts = batch["text"].take(pa.array(np.searchsorted(ordered, hit)))
             found.update(zip(hit.tolist(), texts.to_pylist(), strict=True))
         return found
