@@ -26,7 +26,7 @@ from scenarios import (
     without,
 )
 
-from relaywatch.engines import names, shards
+from relaywatch.engines import local, names, shards
 from relaywatch.model.finding import Finding, Verdict
 from relaywatch.model.schemas import TABLES, SignalKind
 from relaywatch.model.tables import Batch
@@ -152,6 +152,12 @@ class TestMemory:
         monkeypatch.setattr(names, "KEPT_IN_MEMORY", 10)
         assert objects(found(FLEET)) == expected
         assert objects(found(dealt(FLEET, 7))) == expected
+
+    def test_many_rows_and_cases_at_a_time_come_to_what_all_at_once_come_to(self, monkeypatch):
+        expected = objects(found(FLEET))
+        monkeypatch.setattr(local, "ROWS_AT_ONCE", 100)
+        monkeypatch.setattr(local, "DRAFTED_AT_ONCE", 1)
+        assert objects(found(FLEET)) == expected
 
     def test_number_of_shards_does_not_matter(self, monkeypatch):
         expected = objects(found(FLEET))

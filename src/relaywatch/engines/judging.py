@@ -79,6 +79,17 @@ class Part:
         return stronger([case for told in self.told.values() if (case := told.case()) is not None], self.whole)
 
 
+def together(parts: Sequence[Part]) -> Part:
+    """Parts of different devices as one."""
+    return Part(
+        told={key: told for part in parts for key, told in part.told.items()},
+        whole=[case for part in parts for case in part.whole],
+        silent=np.sort(np.concatenate([part.silent for part in parts])),
+        duplicates=sum(part.duplicates for part in parts),
+        unmatched=sum(part.unmatched for part in parts),
+    )
+
+
 @dataclass(slots=True)
 class Judged:
     """What judging everything gave: cases, apps judged and apps that could not be, records left out."""

@@ -25,7 +25,7 @@ from relaywatch.detection.sieving import may_have_case
 from relaywatch.engines.arrangement import LOOKUP_PORTS, SECOND, US
 from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.judging import Part, judge_part
-from relaywatch.engines.local import Hunt
+from relaywatch.engines.local import ROWS_AT_ONCE, Hunt
 from relaywatch.engines.names import text_keys
 from relaywatch.engines.records import (
     FLOW,
@@ -63,8 +63,6 @@ PORTS: Final = 65_536
 LOOKUPS: Final = np.isin(np.arange(PORTS), LOOKUP_PORTS)
 MOST_BYTES: Final = 2**43
 """Bytes of a flow up to which sums over a stretch are exact in floating point."""
-ROWS_AT_ONCE: Final = 250_000
-"""Rows of whole devices judged in one go, on each core."""
 
 
 @dataclass(slots=True)

@@ -24,7 +24,7 @@ from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import Installs, Packaged, installs_of
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.inventory import ByPlace, inventory_index
-from relaywatch.engines.judging import Judged, Part, judge_part, not_judged
+from relaywatch.engines.judging import Judged, Part, judge_part, not_judged, together
 from relaywatch.engines.survey import summary_of
 from relaywatch.engines.view import Unwatched, View, Watcher, read_view
 from relaywatch.enrichment.loading import Enrichment
@@ -37,6 +37,8 @@ from relaywatch.sources.discovery import discover
 
 DRAFTED_AT_ONCE: Final = 512
 """Cases whose drafts are in memory together; where there are more, each is drafted twice."""
+ROWS_AT_ONCE: Final = 250_000
+"""Rows of whole devices, or those of one that has more, judged in one go on each core."""
 LISTED_NOT_JUDGED: Final = 1_000
 AskInstalls = Callable[[Mapping[Packaged, set[str]]], Installs]
 """What installs contact of the wanted parties, by day and package."""
@@ -112,10 +114,18 @@ def judge(intake: Intake, plan: Hunt) -> Judged:
 
 def _judge_shard(shard: int, intake: Intake, plan: Hunt) -> tuple[Part, Ints]:
     """One shard's part, and the apps of which nothing but bytes of the whole uid is known."""
-    flows, volumes = intake.flows.read(shard), intake.volumes.read(shard)
+    flows, volumes, signals = (table.read(shard) for table in (intake.flows, intake.volumes, intake.signals))
     counted = np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"]).astype(np.int64)
-    signals = intake.signals.read(shard)
-    return judge_part(flows, volumes, signals, intake.registry, plan.settings, plan.tables), counted
+    pieces = -(-(len(flows) + len(volumes)) // ROWS_AT_ONCE)
+    if pieces <= 1:
+        return judge_part(flows, volumes, signals, intake.registry, plan.settings, plan.tables), counted
+    parts = []
+    for piece in range(pieces):
+        own, intervals, context = (
+            records[records["device"] // shards.SHARDS % pieces == piece] for records in (flows, volumes, signals)
+        )
+        parts.append(judge_part(own, intervals, context, intake.registry, plan.settings, plan.tables))
+    return together(parts), counted
 
 
 def findings_of(judged: Judged, view: View, plan: Hunt, ask: AskInstalls | None = None) -> KeptFindings:
