@@ -29,8 +29,8 @@ def filled(wanted: set[str], contacts: list[tuple[str, str]]) -> Installs:
 
 
 def rows_of(package: Packaged, contacts: list[tuple[str, str]]) -> pl.DataFrame:
-    rows = [(*package, device, who) for device, who in contacts]
-    texts = dict.fromkeys(("package", "device", "party"), pl.String)
+    rows = [(*package, who, device, device) for device, who in contacts]
+    texts = dict.fromkeys(("package", "party", "first", "last"), pl.String)
     return pl.DataFrame(rows, {"day": pl.Int32, **texts}, orient="row")
 
 

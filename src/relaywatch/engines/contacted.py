@@ -87,9 +87,11 @@ class Contacted:
         own = _merged([frame.filter(asked) for frame in (self._merged, *self._held)])
         reached = own.join(followed(own, names, wanted), on=["name", "remote"])
         named = reached.with_columns(pl.col("package").replace_strict(codes, return_dtype=pl.String))
-        for end in ("first", "last"):
-            who = pl.Series("device", [self._registry.device_name(code) for code in named[end]], pl.String)
-            installs.contacted(named.select("day", "package", "party").with_columns(who))
+        who = {end: list(map(self._registry.device_name, named[end])) for end in ("first", "last")}
+        # Which of them is first is told by the names, not the codes.
+        ends = [(min(pair), max(pair)) for pair in zip(who["first"], who["last"], strict=True)]
+        both = pl.DataFrame(ends, {"first": pl.String, "last": pl.String}, orient="row")
+        installs.contacted(pl.concat([named.select("day", "package", "party"), both], how="horizontal"))
         return installs
 
 

@@ -26,6 +26,10 @@ HELD_CONTACTS: Final = 1_000_000
 """Contacts gathered before their names are looked up: 20 MB."""
 
 
+MERGED_AT: Final = 8
+"""Pieces of contacts that are held before they are merged."""
+_ASKED: Final = {"day": pl.Int32, "package": pl.String, "party": pl.String}
+_ENDS: Final = {"first": pl.String, "last": pl.String}
 Packaged = tuple[int, str]
 """Day since epoch, and package."""
 
@@ -37,13 +41,12 @@ class Installs:
         """wanted: the parties to follow, by day and package."""
         self._devices: dict[Packaged, set[int]] = {package: set() for package in wanted}
         self._counted: dict[Packaged, int] = {}
+        self._parties = {package: set(_sampled(set(parties))) for package, parties in wanted.items()}
+        rows = [(*package, who) for package, parties in self._parties.items() for who in parties]
+        self._followed = pl.DataFrame(rows, _ASKED, orient="row")
         # Of the devices that contact a party the first and last by name: two of them tell any third it is not alone.
-        self._contacts: dict[Packaged, dict[str, tuple[str, ...]]] = {
-            package: dict.fromkeys(_sampled(set(parties)), ()) for package, parties in wanted.items()
-        }
-        rows = [(*package, who) for package, parties in self._contacts.items() for who in parties]
-        schema = {"day": pl.Int32, "package": pl.String, "party": pl.String}
-        self._followed = pl.DataFrame(rows, schema, orient="row")
+        self._held = [pl.DataFrame(schema={**_ASKED, **_ENDS})]
+        self._contacts: dict[Packaged, dict[str, tuple[str, str]]] | None = None
 
     def installed(self, package: Packaged, devices: Iterable[int]) -> None:
         """These devices, by code, have the package; packages that nobody asked for are passed over."""
@@ -55,22 +58,31 @@ class Installs:
         self._counted[package] = devices
 
     def contacted(self, contacts: pl.DataFrame) -> None:
-        """Take in contacts: day, package, device, party. Those that nobody asked for are passed over."""
-        asked = contacts.join(self._followed, on=["day", "package", "party"], how="semi")
-        ends = asked.group_by("day", "package", "party").agg(
-            pl.min("device").alias("first"), pl.max("device").alias("last")
-        )
-        for day, package, who, first, last in ends.select("day", "package", "party", "first", "last").iter_rows():
-            known = {*self._contacts[day, package][who], first, last}
-            self._contacts[day, package][who] = (min(known), max(known))
+        """Take in contacts: day, package, party, and the first and last of devices that contact it, by name.
+
+        Those that nobody asked for are passed over.
+        """
+        self._held.append(contacts.join(self._followed, on=list(_ASKED), how="semi").select(*_ASKED, *_ENDS))
+        self._contacts = None
+        if len(self._held) > MERGED_AT:
+            self._merge()
 
     def beside(self, package: Packaged, device: str, parties: Iterable[str]) -> OtherInstalls:
         """What installs on other devices contact of the parties; nothing is known of packages that nobody asked for."""
-        followed = self._contacts.get(package, {})
-        compared = [followed[who] for who in set(parties) if who in followed]
+        if self._contacts is None:
+            self._contacts = {}
+            for day, name, who, first, last in self._merge().iter_rows():
+                self._contacts.setdefault((day, name), {})[who] = first, last
+        contacts = self._contacts.get(package, {})
+        compared = [contacts.get(who, ()) for who in self._parties.get(package, set()).intersection(parties)]
         alone = sum(not set(devices) - {device} for devices in compared)
         devices = self._counted.get(package, len(self._devices.get(package, ())))
         return OtherInstalls(devices, len(compared), alone)
+
+    def _merge(self) -> pl.DataFrame:
+        both = pl.concat(self._held).group_by(*_ASKED).agg(pl.min("first"), pl.max("last"))
+        self._held = [both]
+        return both
 
 
 def _sampled(parties: Collection[str]) -> Collection[str]:
@@ -93,7 +105,8 @@ def installs_of(
         who = [(code, app.package, app.device) for code, app in apps.items()]
         identities = pl.DataFrame(who, {"app": pl.UInt32, "package": pl.String, "device": pl.String}, orient="row")
         reached = contacts.join(followed(contacts, names, wanted), on=["name", "remote"])
-        installs.contacted(reached.join(identities, on="app"))
+        device = pl.col("device")
+        installs.contacted(reached.join(identities, on="app").with_columns(first=device, last=device))
     return installs
 
 

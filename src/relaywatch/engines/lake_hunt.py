@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import polars as pl
@@ -224,22 +225,21 @@ def _installs(lake: Lake, places: list[Place], chosen: Selection, wanted: Mappin
     installs = Installs(wanted)
     days, flows = {day for day, _ in wanted}, set(lake.partitions("flows"))
     asked = [place for place in places if place in flows and day_number(place[0]) in days]
-    found = list(on_all_cores(lambda place: _contacts(lake, place, chosen, wanted), asked))
-    if not found:
-        return installs
-    for day, package, count in pl.concat([had for had, _ in found]).group_by("day", "package").sum().iter_rows():
-        installs.installed_on((day, package), count)
-    met = pl.concat([ends for _, ends in found])
-    ends = met.select("name", "remote").unique()
-    parties = [party(host, address or "") for host, address in ends.iter_rows()]
-    told = met.join(
-        ends.with_columns(party=pl.Series(parties, dtype=pl.String)), on=["name", "remote"], nulls_equal=True
-    )
-    for end in ("first", "last"):
-        installs.contacted(told.select("day", "package", pl.col(end).alias("device"), "party"))
+    counted: list[pl.DataFrame] = []
+    named = pl.DataFrame(schema={**dict.fromkeys(_ENDS, pl.String), "party": pl.String})
+    for had, ends in on_all_cores(lambda place: _contacts(lake, place, chosen, wanted), asked):
+        counted.append(had)
+        new = ends.select(_ENDS).unique().join(named, on=_ENDS, how="anti", nulls_equal=True)
+        parties = [party(host, address or "") for host, address in new.iter_rows()]
+        named = pl.concat([named, new.with_columns(party=pl.Series(parties, dtype=pl.String))])
+        installs.contacted(ends.join(named, on=_ENDS, nulls_equal=True))
+    if counted:
+        for day, package, count in pl.concat(counted).group_by("day", "package").sum().iter_rows():
+            installs.installed_on((day, package), count)
     return installs
 
 
+_ENDS: Final = ("name", "remote")
 _WHOM = ("device_uid", "android_package", "remote_hostname", "remote_ip")
 
 

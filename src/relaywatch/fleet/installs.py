@@ -63,8 +63,8 @@ def answered(
     distinct = reached.groupBy("day", "package", *_ENDS).agg(*both)
     parties = {who for each in wanted.values() for who in each}
     found = pl.DataFrame(distinct.repartition(*_ENDS).mapInArrow(_followed(parties), _CONTACTS).toArrow())
-    who = [names.get(number, f"device {number}") for number in found["device"]]
-    installs.contacted(found.with_columns(pl.Series("device", who, pl.String)))
+    who = pl.Series([names.get(number, f"device {number}") for number in found["device"]], dtype=pl.String)
+    installs.contacted(found.with_columns(first=who, last=who))
     return installs
 
 

@@ -171,7 +171,5 @@ def _installs(wanted: Mapping[Packaged, set[str]], met: pa.Table | None) -> Inst
     counted = rows.filter(pl.col("party").is_null()).group_by("day", "package").agg(pl.sum("devices"))
     for day, package, devices in counted.iter_rows():
         installs.installed_on((day, package), devices)
-    for end in ("first", "last"):
-        held = rows.filter(pl.col("party").is_not_null())
-        installs.contacted(held.select("day", "package", "party", pl.col(end).alias("device")))
+    installs.contacted(rows.filter(pl.col("party").is_not_null()))
     return installs
