@@ -316,6 +316,8 @@ class PairStore:
             with _named(self._path):
                 while rest:
                     written = os.pwrite(self._descriptor, rest, at)
+                    # On its way to the disk from now on, so that a checkpoint's sync has little left to wait for.
+                    os.posix_fadvise(self._descriptor, at, written, os.POSIX_FADV_DONTNEED)
                     rest, at = rest[written:], at + written
 
     def _stored(self, numbers: Ints) -> tuple[Words, int]:

@@ -8,7 +8,9 @@ refuses by the version.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from pathlib import Path
@@ -31,6 +33,10 @@ from relaywatch.model.errors import RelaywatchError
 from relaywatch.outputs.native import json_line, read_ndjson
 
 VERSION: Final = 1
+AT_ONCE: Final = 65_536
+"""Rows of a batch of a checkpoint's files."""
+SYNCED_AT: Final = 8 << 20
+"""Bytes after which a checkpoint's file is synced."""
 _KEY: Final = b"relaywatch.state"
 Tables = dict[str, pa.Table]
 
@@ -75,10 +81,44 @@ class Taken:
             store.sync()
         for name, table in {**self.tables, "said": _said(self.said)}.items():
             with (
-                pa.OSFile(str(folder / f"{name}.arrow"), "wb") as sink,
+                closing(_SteadyFile(folder / f"{name}.arrow")) as file,
+                pa.PythonFile(file, "w") as sink,
                 pa.ipc.new_file(sink, _marked(table).schema) as out,
             ):
-                out.write_table(_marked(table))
+                out.write_table(_marked(table), AT_ONCE)
+
+
+class _SteadyFile:
+    """A new file that goes to disk as it is written: what others sync meanwhile need not wait for all of it."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("xb", buffering=0)
+        self._waiting = 0
+
+    @property
+    def closed(self) -> bool:
+        """Whether it takes no more, as Arrow asks for it."""
+        return self._file.closed
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Write all of the data."""
+        rest = memoryview(data).cast("B")
+        size = len(rest)
+        while rest:
+            written = self._file.write(rest[:SYNCED_AT])
+            rest = rest[written:]
+            self._waiting += written
+            if self._waiting >= SYNCED_AT:
+                os.fdatasync(self._file.fileno())
+                self._waiting = 0
+        return size
+
+    def flush(self) -> None:
+        """Nothing waits in memory."""
+
+    def close(self) -> None:
+        """No more is written."""
+        self._file.close()
 
 
 def taken(kernel: Kernel) -> Taken:
