@@ -1,6 +1,6 @@
 """A watcher under a steady stream: flows a second, memory, and how soon a finding comes after the flow that decides it.
 
-    python benchmarks/live_sustained.py [--rate 150000] [--seconds 600] [--devices 17000] [--checkpoint 60]
+    python benchmarks/live_sustained.py [--rate 150000] [--seconds 600] [--devices 20000] [--checkpoint 60]
 
 A simulated fleet goes through a pipe into `relaywatch watch`, with spool, fsync and checkpoints, at the rate asked for
 or as fast as it is taken. The flow that decides a finding is the first one with which a judgement of the app's flows so
@@ -46,7 +46,8 @@ Key = tuple[str, str]
 class Memory(threading.Thread):
     """The peak of a process's resident memory, and of its part that is no file, by the second; in GiB.
 
-    by_pairs: resident memory when so many hundred thousand pairs were first active, and how many these were.
+    by_pairs: resident memory when so many hundred thousand pairs were first active, and how many these were; pairs: the
+    most that were.
     """
 
     def __init__(self, pid: int, port: int) -> None:
@@ -54,6 +55,7 @@ class Memory(threading.Thread):
         self.path, self.resident, self.anonymous = Path(f"/proc/{pid}/status"), 0.0, 0.0
         self.metrics = f"http://127.0.0.1:{port}/metrics"
         self.by_pairs: dict[int, tuple[int, float]] = {}
+        self.pairs = 0
 
     def run(self) -> None:
         """Look once a second, until the process is gone."""
@@ -71,6 +73,7 @@ class Memory(threading.Thread):
             self.anonymous = max(self.anonymous, sizes.get("RssAnon", 0.0))
             pairs = self.active_pairs()
             self.by_pairs.setdefault(pairs // 100_000, (pairs, sum(sizes.values())))
+            self.pairs = max(self.pairs, pairs)
             time.sleep(1.0)
 
     def active_pairs(self) -> int:
@@ -170,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rate", type=int, default=150_000, help="flows a second; 0: as fast as they are taken")
     parser.add_argument("--seconds", type=int, default=600)
-    parser.add_argument("--devices", type=int, default=17_000)
+    parser.add_argument("--devices", type=int, default=20_000)
     parser.add_argument("--checkpoint", type=float, default=60.0)
     parser.add_argument("--folder", type=Path)
     asked = parser.parse_args()
@@ -202,7 +205,7 @@ def main() -> None:
     plain = python_loop(some)
     told, others = (sum((who in relays) is own for who in opened) for own in (True, False))
     print(f"flows {rows:,} in {seconds:.0f} s: {rows / seconds:,.0f} a second, {rows / cpu:,.0f} a CPU second")
-    print(f"peak resident {memory.resident:.2f} GiB, of it {memory.anonymous:.2f} GiB no file")
+    print(f"peak resident {memory.resident:.2f} GiB, of it {memory.anonymous:.2f} GiB no file; {memory.pairs:,} pairs")
     for pairs, size in memory.by_pairs.values():
         if pairs:
             print(f"  with {pairs:,} pairs active: {size:.2f} GiB resident")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from io import StringIO
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,7 @@ from relaywatch.engines.texts import Texts
 from relaywatch.governance.exceptions import apply
 from relaywatch.model.finding import Finding
 from relaywatch.model.tables import Batch
+from relaywatch.outputs.native import json_line, read_ndjson
 
 LATENESS_S: Final = 300.0
 """How far the records of one device may be out of order, s of event time."""
@@ -80,11 +82,14 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What was last said of an app's day: of which case (None: of one before a restart), by which bar."""
+    """What was last said of an app's day: of which case (None: of one before a restart), by which bar.
+
+    line: the finding as a line of NDJSON, a tenth of the object; None where there was none.
+    """
 
     case: Case | None
     bar: float
-    finding: Finding | None
+    line: str | None
 
 
 @dataclass(slots=True)
@@ -191,7 +196,7 @@ class Kernel:
             "late_records": self.counts.late,
             "duplicate_records": self.counts.duplicates,
             "left_out_records": self.counts.left_out,
-            "open_findings": sum(said.finding is not None for said in self.said.values()),
+            "open_findings": sum(said.line is not None for said in self.said.values()),
         }
 
     def _feed_flows(self, batch: Batch) -> None:
@@ -380,16 +385,18 @@ class Kernel:
             before = self.said.get((case.app, case.day))
             if finding is None:
                 changes += self._withdrawn((case.app, case.day))
-            elif before is None or before.finding is None:
+            elif before is None or before.line is None:
                 changes.append(Change(Status.OPENED, finding))
-            elif before.finding != finding:
+            elif before.line != json_line(finding):
                 changes.append(Change(Status.UPDATED, finding))
-            self.said[case.app, case.day] = Said(case, bar, finding)
+            self.said[case.app, case.day] = Said(case, bar, None if finding is None else json_line(finding))
         return changes
 
     def _withdrawn(self, key: AppDay) -> list[Change]:
         said = self.said.pop(key, None)
-        return [Change(Status.WITHDRAWN, said.finding)] if said is not None and said.finding is not None else []
+        if said is None or said.line is None:
+            return []
+        return [Change(Status.WITHDRAWN, next(read_ndjson(StringIO(said.line))))]
 
     def _findings(self, cases: list[Case], day: int, bar: float) -> list[tuple[Case, Finding | None]]:
         """What each of a day's cases comes to; None where it is not worth a report."""

@@ -12,7 +12,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
-from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,13 +23,12 @@ import pyarrow as pa
 from relaywatch.detection.columns import VolumeColumns
 from relaywatch.detection.episode import Found
 from relaywatch.engines.cases import Case, case_again, with_signals
-from relaywatch.engines.judging import AppDay, Told
+from relaywatch.engines.judging import Told
 from relaywatch.engines.kernel import Counts, Kernel, Said
 from relaywatch.engines.open_days import SLOT_COLUMNS
 from relaywatch.engines.pairs import Checkpoint, PairStore
 from relaywatch.engines.records import FLOW, SIGNAL, Records
 from relaywatch.model.errors import RelaywatchError
-from relaywatch.outputs.native import json_line, read_ndjson
 
 VERSION: Final = 1
 AT_ONCE: Final = 65_536
@@ -45,7 +43,6 @@ def snapshot(kernel: Kernel) -> bytes:
     """The whole state as one Arrow IPC stream of (table, content) rows, compressed."""
     tables = {
         **_common(kernel),
-        "said": _said(kernel.said),
         "flows": _held(kernel.open.flows, kernel),
         "volumes": _held(kernel.open.volumes, kernel),
     }
@@ -72,14 +69,13 @@ class Taken:
     """A kernel's state as it was at one time: it can be written while the kernel goes on."""
 
     tables: Tables
-    said: Mapping[AppDay, Said]
     stores: tuple[PairStore, ...]
 
     def write(self, folder: Path) -> None:
         """Put it into an empty folder, and the records' blocks on disk; the kernel's files of blocks belong to it."""
         for store in self.stores:
             store.sync()
-        for name, table in {**self.tables, "said": _said(self.said)}.items():
+        for name, table in self.tables.items():
             with (
                 closing(_SteadyFile(folder / f"{name}.arrow")) as file,
                 pa.PythonFile(file, "w") as sink,
@@ -133,7 +129,7 @@ def taken(kernel: Kernel) -> Taken:
         tables[name] = pa.table(held.slots)
         tables[f"{name}_latest"] = pa.table({"record": latest})
         tables[f"{name}_blocks"] = pa.table({"before": held.before})
-    return Taken(tables, dict(kernel.said), (kernel.open.flows, kernel.open.volumes))
+    return Taken(tables, (kernel.open.flows, kernel.open.volumes))
 
 
 def load(kernel: Kernel, folder: Path) -> None:
@@ -194,13 +190,11 @@ def _common(kernel: Kernel) -> Tables:
         "contacts": kernel.contacted.table().to_arrow(),
         "inventory": kernel.inventory.table(),
         **_cases(kernel),
+        "said": _rows_of(
+            {"app": pa.int64(), "day": pa.int64(), "bar": pa.float64(), "finding": pa.string()},
+            [(*key, said.bar, said.line) for key, said in kernel.said.items() if said.line is not None],
+        ),
     }
-
-
-def _said(said: Mapping[AppDay, Said]) -> pa.Table:
-    """What was said, as a table; findings take long to write, and never change."""
-    rows = [(*key, each.bar, json_line(each.finding)) for key, each in said.items() if each.finding is not None]
-    return _rows_of({"app": pa.int64(), "day": pa.int64(), "bar": pa.float64(), "finding": pa.string()}, rows)
 
 
 def _restore_common(kernel: Kernel, tables: Tables) -> None:
@@ -304,8 +298,7 @@ def _attach_cases(kernel: Kernel, tables: Tables) -> None:
         case = with_signals(kept, kernel.signals_of(kept.flows["device"][:1]), ranks)
         _put_back(kernel, row["kind"], case, Told(row["stretches"], row["evidence"], spans))
     for row in tables["said"].to_pylist():
-        finding = next(read_ndjson(StringIO(row["finding"])))
-        kernel.said[row["app"], row["day"]] = Said(None, row["bar"], finding)
+        kernel.said[row["app"], row["day"]] = Said(None, row["bar"], row["finding"])
     kernel.open.look_anew()
 
 
