@@ -116,6 +116,15 @@ def feed(process: subprocess.Popen[bytes], plan: Plan, rate: int, relays: set[Ke
     return sent
 
 
+def warm() -> None:
+    """Let a watcher take a small fleet to its end, so that no kernel has to be compiled while it is measured."""
+    with tempfile.TemporaryDirectory() as state:
+        command = [sys.executable, "-m", "relaywatch", "watch", "-", "--state", state, "--json", "--until-end"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+        feed(process, Plan(devices=20, flows=50_000, seed=3, relays=0.02, signals=0.0, inventory=False), 0, set())
+        process.wait()
+
+
 def keep(sent: dict[Key, list], rows: pa.RecordBatch, now: float, relays: set[Key]) -> None:
     """Note the rows of relaying apps."""
     packages = pa.array(sorted({package for _, package in relays}))
@@ -180,6 +189,7 @@ def main() -> None:
     flows = (asked.rate or 150_000) * asked.seconds
     plan = Plan(devices=asked.devices, flows=flows, seed=3, relays=0.0005, signals=0.0, inventory=False)
     relays = set(Simulation(plan).truth().select("device_uid", "android_package").cast(pl.String).iter_rows())
+    warm()
     some = [b.rows for b, _ in zip(Simulation(plan).batches(ROWS), range(10), strict=False) if b.table == "flows"]
     with tempfile.TemporaryDirectory(dir=asked.folder) as state:
         port = free_port()
