@@ -127,8 +127,8 @@ def warm() -> None:
 
 def keep(sent: dict[Key, list], rows: pa.RecordBatch, now: float, relays: set[Key]) -> None:
     """Note the rows of relaying apps."""
-    packages = pa.array(sorted({package for _, package in relays}))
-    devices = pa.array(sorted({device for device, _ in relays}))
+    packages = pa.array(sorted({package for _, package in relays}), pa.string())
+    devices = pa.array(sorted({device for device, _ in relays}), pa.string())
     hit = pc.and_(
         pc.is_in(rows["device_uid"].cast(pa.string()), devices),
         pc.is_in(rows["android_package"].cast(pa.string()), packages),
