@@ -382,14 +382,14 @@ class Kernel:
         """Say what these cases come to."""
         changes = []
         for case, finding in self._findings(cases, day, bar):
-            before = self.said.get((case.app, case.day))
+            before, line = self.said.get((case.app, case.day)), None if finding is None else json_line(finding)
             if finding is None:
                 changes += self._withdrawn((case.app, case.day))
             elif before is None or before.line is None:
                 changes.append(Change(Status.OPENED, finding))
-            elif before.line != json_line(finding):
+            elif before.line != line:
                 changes.append(Change(Status.UPDATED, finding))
-            self.said[case.app, case.day] = Said(case, bar, None if finding is None else json_line(finding))
+            self.said[case.app, case.day] = Said(case, bar, line)
         return changes
 
     def _withdrawn(self, key: AppDay) -> list[Change]:
