@@ -100,6 +100,23 @@ class TestSameAsFiles:
         assert same(hunt([telemetry, further], plan()), hunt_lake(lake, plan()))
         assert same(hunt([telemetry, further], plan(**settings)), hunt_lake(lake, plan(**settings)))
 
+    def test_destinations_that_are_left_out_are_reached_by_no_install(self, tmp_path):
+        relay, *others = phones = [Recorder(device=f"phone-{k}", see_volumes=False) for k in range(5)]
+        listener_relay(np.random.default_rng(5), relay)
+        reached = sorted({row["remote_hostname"] for row in relay.rows["flows"] if row["remote_hostname"]})
+        for phone in others:
+            own_traffic(np.random.default_rng(9), phone)
+            for k, name in enumerate(reached):
+                phone.flow(k, k + 0.5, [(k + 0.1, 300, 4_000)], "203.0.113.1", hostname=f"other.{name}")
+        telemetry = tmp_path / "telemetry"
+        telemetry.mkdir()
+        write_parquet([batch for phone in phones for batch in phone.batches()], telemetry)
+        lake = lake_of([telemetry], tmp_path / "lake")
+        for settings, alone in ({}, 0.0), ({"allowed_destination_list": ["203.0.113.1/32"]}, 1.0):
+            of_lake = hunt_lake(lake, plan(**settings))
+            assert same(hunt([telemetry], plan(**settings)), of_lake)
+            assert [finding.spread.only_here for finding in of_lake.findings] == [alone]
+
     def test_sessions_of_nobody_and_flows_that_begin_together(self, tmp_path):
         rng = np.random.default_rng(2)
         nobody = Recorder(package=None, uid=None, see_volumes=False)

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import polars as pl
@@ -17,11 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relaywatch.detection.columns import Keys
-from relaywatch.detection.spread import party
 from relaywatch.engines.cores import on_all_cores
 from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.judging import Judged, app_name
+from relaywatch.engines.lake_contacts import Parties, contacts_in
 from relaywatch.engines.lake_progress import Progress
 from relaywatch.engines.lake_sieve import Sifted, app_hashes, rows_of_apps, sift
 from relaywatch.engines.local import LISTED_NOT_JUDGED, NO_BYTES, ONLY_COUNTED, Hunt, HuntResult, findings_of, judge
@@ -30,7 +29,7 @@ from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number, shard_of
 from relaywatch.model.errors import LakeError
 from relaywatch.model.quarantine import Quarantine
-from relaywatch.model.schemas import TABLES, Direction, IdentifierKind
+from relaywatch.model.schemas import IdentifierKind
 from relaywatch.model.tables import Batch, TableName
 from relaywatch.outputs.summary import HuntSummary, NotJudged, UnitRead
 
@@ -78,7 +77,7 @@ def hunt_lake(lake: Lake, plan: Hunt, selection: Selection | None = None) -> Hun
                 raise _nothing(lake)
             judged = _told(judge(view.intake, plan), sifted)
             counts = _counts(view, sifted)
-            findings = findings_of(judged, view, plan, lambda wanted: _installs(lake, places, chosen, wanted))
+            findings = findings_of(judged, view, plan, lambda wanted: _installs(lake, places, chosen, plan, wanted))
             progress.done()
         summary = _summary(view, lake, counts, judged)
     return HuntResult(findings, replace(summary, seconds=time.monotonic() - started))
@@ -220,61 +219,26 @@ def _distinct(parts: list[Keys]) -> int:
     return len(np.unique(np.concatenate(parts))) if parts else 0
 
 
-def _installs(lake: Lake, places: list[Place], chosen: Selection, wanted: Mapping[Packaged, set[str]]) -> Installs:
+def _installs(
+    lake: Lake, places: list[Place], chosen: Selection, plan: Hunt, wanted: Mapping[Packaged, set[str]]
+) -> Installs:
     """What installs contact of the wanted parties, looked up in the lake."""
-    installs = Installs(wanted)
+    installs, parties = Installs(wanted), Parties()
     days, flows = {day for day, _ in wanted}, set(lake.partitions("flows"))
     asked = [place for place in places if place in flows and day_number(place[0]) in days]
     counted: list[pl.DataFrame] = []
-    named = pl.DataFrame(schema={**dict.fromkeys(_ENDS, pl.String), "party": pl.String})
-    for had, ends in on_all_cores(lambda place: _contacts(lake, place, chosen, wanted), asked):
+
+    def look(place: Place) -> tuple[pl.DataFrame, pl.DataFrame]:
+        packages = [package for day, package in wanted if day == day_number(place[0])]
+        return contacts_in(lake, place, chosen.devices, packages, plan.settings.allowed_destinations)
+
+    for had, ends in on_all_cores(look, asked):
         counted.append(had)
-        new = ends.select(_ENDS).unique().join(named, on=_ENDS, how="anti", nulls_equal=True)
-        parties = [party(host, address or "") for host, address in new.iter_rows()]
-        named = pl.concat([named, new.with_columns(party=pl.Series(parties, dtype=pl.String))])
-        installs.contacted(ends.join(named, on=_ENDS, nulls_equal=True))
+        installs.contacted(parties.of(ends))
     if counted:
         for day, package, count in pl.concat(counted).group_by("day", "package").sum().iter_rows():
             installs.installed_on((day, package), count)
     return installs
-
-
-_ENDS: Final = ("name", "remote")
-_WHOM = ("device_uid", "android_package", "remote_hostname", "remote_ip")
-
-
-def _contacts(
-    lake: Lake, place: Place, chosen: Selection, wanted: Mapping[Packaged, set[str]]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Of one partition: how many devices have each wanted package, and the first and last that contact each end."""
-    day = day_number(place[0])
-    packages = [package for number, package in wanted if number == day]
-    batches = list(lake.read("flows", *place, [*_WHOM, "direction_id"], chosen.devices))
-    schema = pa.schema([TABLES["flows"].field(name) for name in (*_WHOM, "direction_id")])
-    none = pa.RecordBatch.from_pylist([], schema)
-    rows = pa.Table.from_batches([*batches, none], schema).unify_dictionaries().combine_chunks()
-    texts = {name: pl.Series(rows[name].chunk(0).dictionary, dtype=pl.String) for name in _WHOM}
-    codes = pl.DataFrame({name: rows[name].chunk(0).indices for name in _WHOM}).with_row_index()
-    wanted_codes = texts["android_package"].is_in(packages).arg_true().to_list()
-    own = codes.filter(pl.col("android_package").is_in(wanted_codes))
-    # Devices by the order of their names: several files of a partition are each sorted by themselves.
-    rank = texts["device_uid"].rank("ordinal")
-    own = own.with_columns(rank=rank.gather(own["device_uid"]))
-    had = own.group_by("android_package").agg(pl.col("device_uid").n_unique().alias("devices"))
-    dialled = own.filter(pl.Series(rows["direction_id"]).ne(int(Direction.INBOUND)).gather(own["index"]))
-    ends = dialled.group_by(_WHOM[1:]).agg(pl.col("rank").min().alias("first"), pl.col("rank").max().alias("last"))
-    ordered = texts["device_uid"].sort()
-    return had.select(
-        pl.lit(day, pl.Int32).alias("day"),
-        texts["android_package"].gather(had["android_package"]).alias("package"),
-        "devices",
-    ), ends.select(
-        pl.lit(day, pl.Int32).alias("day"),
-        texts["android_package"].gather(ends["android_package"]).alias("package"),
-        texts["remote_hostname"].gather(ends["remote_hostname"]).alias("name"),
-        texts["remote_ip"].gather(ends["remote_ip"]).alias("remote"),
-        *(ordered.gather(ends[end] - 1).alias(end) for end in ("first", "last")),
-    )
 
 
 def _summary(view: View, lake: Lake, counts: Mapping[str, int], judged: Judged) -> HuntSummary:

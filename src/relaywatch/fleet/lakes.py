@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
-from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -14,24 +13,21 @@ import pyarrow as pa
 from pyspark.sql import DataFrame, SparkSession
 
 from relaywatch.detection.settings import Settings
-from relaywatch.detection.spread import party
 from relaywatch.engines.installs import Installs, Packaged
+from relaywatch.engines.lake_contacts import Parties, contacts_in
 from relaywatch.engines.lake_sieve import rows_of_apps, sift
 from relaywatch.engines.local import Hunt
 from relaywatch.engines.open_days import AT_ONCE
 from relaywatch.fleet.hunting import FleetResult, account_of, conclude, context_of, told_in
 from relaywatch.fleet.sieve import RESULT_SQL, Sifted, Told
-from relaywatch.fleet.whole_rows import Rows, note_rows, to_judge
+from relaywatch.fleet.whole_rows import note_rows, to_judge
 from relaywatch.governance.exceptions import Exceptions
 from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number
-from relaywatch.model.schemas import TABLES, Direction
+from relaywatch.model.schemas import TABLES
 from relaywatch.model.tables import TableName
 
 TASKS_A_CORE: Final = 4
-_REMEMBERED: Final = 262_144
-_ENDS: Final = ("remote_hostname", "remote_ip")
-_ASKED: Final = ("device_uid", "android_package", *_ENDS, "direction_id")
 _WANTED: Final = {"package": pl.String, "party": pl.String}
 _MET: Final = pl.Schema(
     {
@@ -123,44 +119,38 @@ def _sift_partition(lake: Lake, day: date, shard: int, plan: Hunt) -> pa.RecordB
 def _contacts(
     folder: Path, wanted: Mapping[Packaged, set[str]], settings: Settings
 ) -> Callable[[Iterable[pa.RecordBatch]], Iterator[pa.RecordBatch]]:
-    """A function for mapInArrow: days and shards in, what installs there contact of the wanted parties out."""
+    """A function for mapInArrow: days and shards in, what installs there contact of the wanted parties out.
+
+    Of each party two devices; where the party is null, the number of devices that have the package.
+    """
 
     def met(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        lake, parties = Lake.open(folder), lru_cache(_REMEMBERED)(party)
+        lake, parties = Lake.open(folder), Parties()
         for batch in batches:
             for day, shard in zip(batch["day"].to_pylist(), batch["shard"].to_pylist(), strict=True):
-                number = day_number(date.fromisoformat(day))
-                asked = [(package, who) for (on, package), each in wanted.items() if on == number for who in each]
+                place = date.fromisoformat(day), shard
+                asked = {package: each for (on, package), each in wanted.items() if on == day_number(place[0])}
                 if asked:
-                    rows = to_judge(list(lake.read("flows", date.fromisoformat(day), shard, _ASKED)), settings)
-                    yield from _met(number, rows, pl.DataFrame(asked, _WANTED, orient="row"), parties)
+                    counted, ends = contacts_in(lake, place, None, asked, settings.allowed_destinations)
+                    yield from _as_met(counted)
+                    yield from _as_met(_reached(parties.of(ends), asked))
 
     return met
 
 
-def _met(
-    day: int, rows: Rows, asked: pl.DataFrame, parties: Callable[[str | None, str], str]
-) -> Iterator[pa.RecordBatch]:
-    """Two devices of each party that is asked for, and, where the party is null, the number of each package's."""
-    if not rows:
-        return
-    flows = pl.DataFrame(pa.Table.from_batches(rows)).rename({"android_package": "package", "device_uid": "device"})
-    flows = flows.with_columns(pl.col("package", "device").cast(pl.String)).with_columns(
-        pl.col("package").fill_null("")
+def _reached(ends: pl.DataFrame, asked: Mapping[str, set[str]]) -> pl.DataFrame:
+    """Of the parties that are asked for, the first and the last device."""
+    pairs = [(package, who) for package, each in asked.items() for who in each]
+    own = ends.join(pl.DataFrame(pairs, _WANTED, orient="row"), on=list(_WANTED), how="semi")
+    return own.group_by("day", *_WANTED).agg(pl.min("first"), pl.max("last"))
+
+
+def _as_met(found: pl.DataFrame) -> list[pa.RecordBatch]:
+    absent = (pl.lit(None, kind).alias(name) for name, kind in _MET.items() if name not in found.columns)
+    batches: list[pa.RecordBatch] = (
+        found.with_columns(absent).select(_MET.names()).cast(_MET).to_arrow().cast(_MET_ARROW).to_batches()
     )
-    own = flows.join(asked.select("package").unique(), on="package", how="semi")
-    dialled = own.filter(pl.col("direction_id") != int(Direction.INBOUND))
-    ends = dialled.select(_ENDS).unique()
-    who = [parties(name, address or "") for name, address in ends.cast(pl.String).iter_rows()]
-    named = dialled.join(ends.with_columns(pl.Series("party", who, pl.String)), on=_ENDS, nulls_equal=True)
-    reached = named.join(asked, on=["package", "party"], how="semi").group_by("package", "party")
-    both = reached.agg(pl.min("device").alias("first"), pl.max("device").alias("last"), pl.lit(0).alias("devices"))
-    counted = own.group_by("package").agg(pl.col("device").n_unique().alias("devices"))
-    for found in (both, counted):
-        columns = {name: kind for name, kind in _MET.items() if name not in found.columns}
-        every = found.with_columns(pl.lit(None, kind).alias(name) for name, kind in columns.items())
-        dated = every.with_columns(pl.lit(day, pl.Int32).alias("day")).select(_MET.names()).cast(_MET)
-        yield from dated.to_arrow().cast(_MET_ARROW).to_batches()
+    return batches
 
 
 def _installs(wanted: Mapping[Packaged, set[str]], met: pa.Table | None) -> Installs:
