@@ -9,7 +9,7 @@ refuses by the version.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -37,12 +37,15 @@ SYNCED_AT: Final = 8 << 20
 """Bytes after which a checkpoint's file is synced."""
 _KEY: Final = b"relaywatch.state"
 Tables = dict[str, pa.Table]
+HeldCase = tuple[str, Told, Case]
+"""Kind, what is told of its day, and the case."""
 
 
 def snapshot(kernel: Kernel) -> bytes:
     """The whole state as one Arrow IPC stream of (table, content) rows, compressed."""
     tables = {
         **_common(kernel),
+        **_cases(_held_cases(kernel)),
         "flows": _held(kernel.open.flows, kernel),
         "volumes": _held(kernel.open.volumes, kernel),
     }
@@ -66,16 +69,20 @@ def restore(kernel: Kernel, state: bytes) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """A kernel's state as it was at one time: it can be written while the kernel goes on."""
+    """A kernel's state as it was at one time: it can be written while the kernel goes on.
+
+    cases: they do not change once they are held, and become tables only as they are written.
+    """
 
     tables: Tables
+    cases: tuple[HeldCase, ...]
     stores: tuple[PairStore, ...]
 
     def write(self, folder: Path) -> None:
         """Put it into an empty folder, and the records' blocks on disk; the kernel's files of blocks belong to it."""
         for store in self.stores:
             store.sync()
-        for name, table in self.tables.items():
+        for name, table in (*self.tables.items(), *_cases(self.cases).items()):
             with (
                 closing(_SteadyFile(folder / f"{name}.arrow")) as file,
                 pa.PythonFile(file, "w") as sink,
@@ -129,7 +136,7 @@ def taken(kernel: Kernel) -> Taken:
         tables[name] = pa.table(held.slots)
         tables[f"{name}_latest"] = pa.table({"record": latest})
         tables[f"{name}_blocks"] = pa.table({"before": held.before})
-    return Taken(tables, (kernel.open.flows, kernel.open.volumes))
+    return Taken(tables, tuple(_held_cases(kernel)), (kernel.open.flows, kernel.open.volumes))
 
 
 def load(kernel: Kernel, folder: Path) -> None:
@@ -189,7 +196,6 @@ def _common(kernel: Kernel) -> Tables:
         "texts": kernel.texts.table(),
         "contacts": kernel.contacted.table().to_arrow(),
         "inventory": kernel.inventory.table(),
-        **_cases(kernel),
         "said": _rows_of(
             {"app": pa.int64(), "day": pa.int64(), "bar": pa.float64(), "finding": pa.string()},
             [(*key, said.bar, said.line) for key, said in kernel.said.items() if said.line is not None],
@@ -244,7 +250,7 @@ _CASE: Final = {
 """A case of full stretches (told: the strongest; totals: the first of totals only) or of a whole device (whole)."""
 
 
-def _held_cases(kernel: Kernel) -> Iterator[tuple[str, Told, Case]]:
+def _held_cases(kernel: Kernel) -> Iterator[HeldCase]:
     """Every case that the kernel holds for good, as kind, what is told of its day, and the case."""
     for told in kernel.told.values():
         if told.strongest is not None:
@@ -255,10 +261,10 @@ def _held_cases(kernel: Kernel) -> Iterator[tuple[str, Told, Case]]:
         yield "whole", Told(case.stretches, [case.log_evidence], list(case.spans)), case
 
 
-def _cases(kernel: Kernel) -> Tables:
+def _cases(held: Iterable[HeldCase]) -> Tables:
     rows, flows = [], [np.empty(0, FLOW)]
     volumes = [_rows_of(_CASE_VOLUMES, [])]
-    for number, (kind, told, case) in enumerate(_held_cases(kernel)):
+    for number, (kind, told, case) in enumerate(held):
         begins, ends = ([span[k] for span in told.spans] for k in (0, 1))
         known = case.evidence or (None, None)
         rows.append((kind, case.app, case.day, case.origin, *known, told.stretches, told.evidence, begins, ends))

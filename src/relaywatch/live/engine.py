@@ -48,7 +48,7 @@ _WAIT_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often things are done, in s; and how large the spool may grow before a checkpoint is due, in bytes."""
+    """How often things are done, in s; and how large the spool may grow, so that checkpoints are due, in bytes."""
 
     judge_every_s: float = 0.5
     checkpoint_every_s: float = 60.0
@@ -77,7 +77,7 @@ class Engine:
         self.inbox = Inbox()
         self.rows: Counter[str] = Counter()
         self.aside = 0
-        self._entry = self._held_entry = self._events = 0
+        self._entry = self._held_entry = self._held_bytes = self._events = 0
         self._newest_us = 0
         self._rate = Rate()
         self._judging_s = self._checkpoint_s = 0.0
@@ -242,7 +242,9 @@ class Engine:
         if self._entry == self._held_entry:
             return False
         late = time.monotonic() - self._checkpoint_at >= self._pace.checkpoint_every_s
-        return self._spool.size_bytes > self._pace.spool_bytes or (late and self._being_written is None)
+        # The spool holds what came since the checkpoint before the last.
+        large = self._spool.appended_bytes - self._held_bytes > self._pace.spool_bytes // 2
+        return large or (late and self._being_written is None)
 
     def _checkpoint(self) -> None:
         """Take a checkpoint, to be written while the watching goes on, after the one before it."""
@@ -250,7 +252,7 @@ class Engine:
         self._checkpoint_at = time.monotonic()
         stand = Stand(self._entry, self._positions.all(), self._journal.size_bytes, dict(self.rows), self.aside)
         self._being_written = self._writer.submit(self._write_checkpoint, self._judgement.taken(), stand)
-        self._held_entry = self._entry
+        self._held_entry, self._held_bytes = self._entry, self._spool.appended_bytes
 
     def _write_checkpoint(self, held: State, stand: Stand) -> tuple[int, float]:
         """The entry up to which the spool is needed no longer, and when the checkpoint stood."""

@@ -50,6 +50,8 @@ class Spool:
         self._written = 0
         self.last = 0
         self._committed = 0
+        self.appended_bytes = self.size_bytes
+        """Bytes that were there, and all that were appended."""
 
     def recover(self, after: int) -> Iterator[tuple[int, Taken]]:
         """The entries after that number with theirs; a torn end is cut. To be exhausted before anything is appended.
@@ -114,6 +116,7 @@ class Spool:
         crc = zlib.crc32(payload, zlib.crc32(summed))
         write_all(self._handle, _HEADER.pack(MAGIC, crc, len(payload), number, self._committed) + payload)
         self._written += _HEADER.size + len(payload)
+        self.appended_bytes += _HEADER.size + len(payload)
         self.last = number
         return number
 
