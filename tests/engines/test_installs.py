@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scenarios import Recorder, found, hunted, listener_relay, own_traffic, site
 
 from relaywatch.detection.spread import FEWEST_INSTALLS, MOST_FOR_NOVEL, OtherInstalls, novelty_fact, novelty_items
-from relaywatch.engines import installs
+from relaywatch.engines import contacted, installs
 from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.model.finding import Verdict
 
@@ -21,10 +21,10 @@ CONTACTS = st.lists(st.tuples(st.sampled_from("abcd"), st.integers(0, 30).map(la
 
 def filled(wanted: set[str], contacts: list[tuple[str, str]]) -> Installs:
     held = Installs({APP: wanted})
-    for part in (contacts[:30], contacts[30:]):
-        for device, _ in part:
-            held.installed(APP, [ord(device)])
-        held.contacted(rows_of(APP, part))
+    for part in "ab", "cd":
+        own = [contact for contact in contacts if contact[0] in part]
+        held.installed(APP, len({device for device, _ in own}))
+        held.contacted(rows_of(APP, own))
     return held
 
 
@@ -55,7 +55,7 @@ def test_order_does_not_matter_also_beyond_the_bound(contacts, random):
 
 def test_packages_that_nobody_asked_for_are_unknown():
     held = filled({"p1.example"}, [("a", "p1.example"), ("b", "p1.example"), ("c", "p2.example")])
-    held.installed(OTHER, [1])
+    held.installed(OTHER, 1)
     held.contacted(rows_of(OTHER, [("a", "p1.example")]))
     assert held.beside(OTHER, "a", ["p1.example"]).share is None
 
@@ -101,7 +101,7 @@ def test_share_of_destinations_that_only_this_install_contacts(shared, monkeypat
     (finding,) = [finding for finding in hunt_of(phones) if finding.device.uid == "phone-1"]
     names = {row.name for row in finding.destinations}
     assert finding.spread.only_here == pytest.approx(len(names - own) / len(names))
-    monkeypatch.setattr(installs, "HELD_CONTACTS", 1)
+    monkeypatch.setattr(contacted, "HELD", 1)
     assert hunt_of(phones)[0].spread.only_here == finding.spread.only_here
 
 

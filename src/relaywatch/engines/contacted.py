@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 from relaywatch.detection.columns import Ints
+from relaywatch.engines import shards
+from relaywatch.engines.cores import on_all_cores
 from relaywatch.engines.installs import Installs, Packaged, followed
 from relaywatch.engines.names import Names
 from relaywatch.engines.records import NO_APP, Records, Registry
+from relaywatch.engines.shards import ShardedTable
 from relaywatch.engines.stretches import DAY_US, written_at
 from relaywatch.model.schemas import Direction
 
@@ -24,7 +28,7 @@ SCHEMA: Final = {
     "last": pl.UInt32,
 }
 """Of each (day, package, name, remote) two devices that contact it: who is neither is not alone."""
-HELD: Final = 500_000
+HELD: Final = 250_000
 MOST_HELD: Final = 256
 """Contacts gathered before they are merged, and of how many batches."""
 
@@ -42,20 +46,20 @@ class Contacted:
         """Take the contacts of some flows in."""
         packages, _ = self._registry.app_parts(flows["app"])
         known = packages != self._registry.packages.get(NO_APP, 2**32 - 1)
-        rows = np.flatnonzero(known & (flows["direction"] != Direction.INBOUND))
-        met = flows[rows]
-        columns = {
-            "day": (written_at(met) // DAY_US).astype(np.int32),
-            "package": packages[rows],
-            **{name: met[name] for name in ("name", "remote")},
-            "first": met["device"],
-            "last": met["device"],
-        }
-        if len(rows):
-            self._held.append(pl.DataFrame(columns, SCHEMA))
-        self._waiting += len(rows)
+        self.take(contacts_of(flows, np.flatnonzero(known), packages[known]))
+
+    def take(self, contacts: pl.DataFrame) -> None:
+        """Take contacts in, as SCHEMA."""
+        if len(contacts):
+            self._held.append(contacts)
+        self._waiting += len(contacts)
         if self._waiting > HELD or len(self._held) > MOST_HELD:
             self.table()
+
+    @property
+    def merged(self) -> int:
+        """Contacts that are held once each; the latest aside."""
+        return len(self._merged)
 
     def table(self) -> pl.DataFrame:
         """All contacts, as SCHEMA."""
@@ -76,23 +80,75 @@ class Contacted:
         installs = Installs(wanted)
         if not wanted:
             return installs
-        days = {day for day, _ in wanted}
-        codes = {self._registry.packages[package]: package for _, package in wanted}
-        for day in days:
-            packages, _ = self._registry.app_parts(apps[day].astype(np.uint32))
-            devices = self._registry.app_devices(apps[day].astype(np.uint32))
-            for code, package in codes.items():
-                installs.installed_on((day, package), len(np.unique(devices[packages == code])))
-        asked = pl.col("day").is_in(days) & pl.col("package").is_in(list(codes))
-        own = _merged([frame.filter(asked) for frame in (self._merged, *self._held)])
-        reached = own.join(followed(own, names, wanted), on=["name", "remote"])
-        named = reached.with_columns(pl.col("package").replace_strict(codes, return_dtype=pl.String))
-        who = {end: list(map(self._registry.device_name, named[end])) for end in ("first", "last")}
-        # Which of them is first is told by the names, not the codes.
-        ends = [(min(pair), max(pair)) for pair in zip(who["first"], who["last"], strict=True)]
-        both = pl.DataFrame(ends, {"first": pl.String, "last": pl.String}, orient="row")
-        installs.contacted(pl.concat([named.select("day", "package", "party"), both], how="horizontal"))
+        for day in {day for day, _ in wanted}:
+            codes = apps[day].astype(np.uint32)
+            packages, devices = self._registry.app_parts(codes)[0], self._registry.app_devices(codes)
+            for package in {package for _, package in wanted}:
+                own = packages == self._registry.packages[package]
+                installs.installed((day, package), len(np.unique(devices[own])))
+        installs.contacted(self.reached(names, wanted))
         return installs
+
+    def reached(self, names: Names, wanted: Mapping[Packaged, set[str]]) -> pl.DataFrame:
+        """The contacts of the wanted packages that are of any wanted party, as Installs.contacted takes them."""
+        codes = {self._registry.packages[package]: package for _, package in wanted}
+        asked = pl.col("day").is_in({day for day, _ in wanted}) & pl.col("package").is_in(list(codes))
+        own = _merged([frame.filter(asked) for frame in (self._merged, *self._held)])
+        named = own.join(followed(own, names, wanted), on=["name", "remote"])
+        devices = pl.Series("device", list(self._registry.devices), pl.String)
+        # Which of them is first is told by the names, not the codes.
+        one, other = (devices.gather(named[end]) for end in ("first", "last"))
+        swapped = one > other
+        return named.select(
+            "day",
+            pl.col("package").replace_strict(codes, return_dtype=pl.String),
+            "party",
+            other.zip_with(swapped, one).alias("first"),
+            one.zip_with(swapped, other).alias("last"),
+        )
+
+
+def contacts_of(flows: Records, rows: Ints, packages: npt.NDArray[np.uint32]) -> pl.DataFrame:
+    """The contacts of some rows of the flows, as SCHEMA. packages: code of each row's."""
+    dialled = flows["direction"][rows] != Direction.INBOUND
+    own = rows[dialled]
+    columns = {
+        "day": (written_at(flows)[own] // DAY_US).astype(np.int32),
+        "package": packages[dialled],
+        **{name: flows[name][own] for name in ("name", "remote")},
+        "first": flows["device"][own],
+        "last": flows["device"][own],
+    }
+    return pl.DataFrame(columns, SCHEMA)
+
+
+def installs_of(flows: ShardedTable, registry: Registry, names: Names, wanted: Mapping[Packaged, set[str]]) -> Installs:
+    """Go through all FLOW records for what installs contact of the wanted parties."""
+    installs, contacted = Installs(wanted), Contacted(registry)
+    if not wanted:
+        return installs
+    codes = {registry.packages[package]: package for _, package in wanted}
+    of_app, _ = registry.app_parts(np.arange(registry.apps, dtype=np.uint32))
+    asked = np.isin(of_app, list(codes))
+
+    def look(shard: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Devices that have the packages, and their contacts: all of a device are in one shard."""
+        records = flows.read(shard)
+        rows = np.flatnonzero(asked[records["app"]])
+        packages = of_app[records["app"][rows]]
+        had = {"day": written_at(records)[rows] // DAY_US, "package": packages, "device": records["device"][rows]}
+        counted = pl.DataFrame(had).group_by("day", "package").agg(pl.n_unique("device"))
+        return counted, _merged([contacts_of(records, rows, packages)])
+
+    for counted, contacts in on_all_cores(look, range(shards.SHARDS)):
+        for day, package, devices in counted.iter_rows():
+            installs.installed((day, codes[package]), devices)
+        contacted.take(contacts)
+        if contacted.merged > HELD:
+            installs.contacted(contacted.reached(names, wanted))
+            contacted = Contacted(registry)
+    installs.contacted(contacted.reached(names, wanted))
+    return installs
 
 
 def _merged(frames: list[pl.DataFrame]) -> pl.DataFrame:

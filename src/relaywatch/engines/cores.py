@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, TypeVar
+
+AHEAD: Final = 2
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
 
 
 def on_all_cores(work: Callable[[Given], Made], items: Iterable[Given]) -> Iterator[Made]:
-    """What `work` makes of each item, in their order; after an error or an interrupt no further one is begun."""
-    pool = ThreadPoolExecutor(os.cpu_count())
+    """What `work` makes of each item, in their order; after an error or an interrupt no further one is begun.
+
+    Work goes AHEAD a core ahead of whoever takes the results, so that few of them wait in memory.
+    """
+    cores = os.cpu_count() or 1
+    pool, begun = ThreadPoolExecutor(cores), deque[Future[Made]]()
     try:
-        yield from pool.map(work, items)
+        for item in items:
+            begun.append(pool.submit(work, item))
+            if len(begun) > AHEAD * cores:
+                yield begun.popleft().result()
+        while begun:
+            yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)

@@ -14,12 +14,17 @@ from relaywatch.engines.intake import without_allowed
 from relaywatch.lake.lake import Lake
 from relaywatch.lake.layout import day_number
 from relaywatch.model.destination_list import DestinationList
-from relaywatch.model.schemas import TABLES, Direction
+from relaywatch.model.schemas import Direction
 
 _ENDS: Final = ("name", "remote")
-_WHOM: Final = ("device_uid", "android_package", "remote_hostname", "remote_ip")
-_ASKED: Final = (*_WHOM, "direction_id")
-_SCHEMA: Final = pa.schema([TABLES["flows"].field(name) for name in _ASKED])
+_COLUMNS: Final = {
+    "device": "device_uid",
+    "package": "android_package",
+    "name": "remote_hostname",
+    "remote": "remote_ip",
+}
+_HAD: Final = dict.fromkeys(("package", "device"), pl.String)
+_MET: Final = dict.fromkeys(("package", *_ENDS, "first", "last"), pl.String)
 
 
 def contacts_in(
@@ -34,36 +39,36 @@ def contacts_in(
     devices: only these; None: all. The first frame has day, package and devices; the second day, package, name, remote,
     and first and last, which are the first and the last by name of the devices that dialled that end.
     """
-    rows = _rows(lake, place, devices, allowed)
-    texts = {name: pl.Series(rows[name].chunk(0).dictionary, dtype=pl.String) for name in _WHOM}
-    codes = pl.DataFrame({name: rows[name].chunk(0).indices for name in _WHOM}).with_row_index()
-    wanted = texts["android_package"].is_in(list(packages)).arg_true().to_list()
-    own = codes.filter(pl.col("android_package").is_in(wanted))
-    # Devices by the order of their names: several files of a partition are each sorted by themselves.
-    rank = texts["device_uid"].rank("ordinal")
-    own = own.with_columns(rank=rank.gather(own["device_uid"]))
-    counted = own.group_by("android_package").agg(pl.col("device_uid").n_unique().alias("devices"))
-    dialled = own.filter(pl.Series(rows["direction_id"]).ne(int(Direction.INBOUND)).gather(own["index"]))
-    ends = dialled.group_by(_WHOM[1:]).agg(pl.col("rank").min().alias("first"), pl.col("rank").max().alias("last"))
-    ordered = texts["device_uid"].sort()
+    had, met = [pl.DataFrame(schema=_HAD)], [pl.DataFrame(schema=_MET)]
+    for rows in lake.read("flows", *place, (*_COLUMNS.values(), "direction_id"), devices):
+        own, ends = _contacts(without_allowed(rows, allowed) if allowed else rows, packages)
+        had.append(own)
+        met.append(ends)
     day = pl.lit(day_number(place[0]), pl.Int32).alias("day")
-    return counted.select(
-        day, texts["android_package"].gather(counted["android_package"]).alias("package"), "devices"
-    ), ends.select(
-        day,
-        texts["android_package"].gather(ends["android_package"]).alias("package"),
-        texts["remote_hostname"].gather(ends["remote_hostname"]).alias("name"),
-        texts["remote_ip"].gather(ends["remote_ip"]).alias("remote"),
-        *(ordered.gather(ends[end] - 1).alias(end) for end in ("first", "last")),
+    counted = pl.concat(had).group_by("package").agg(pl.n_unique("device").alias("devices"))
+    reached = pl.concat(met).group_by("package", *_ENDS).agg(pl.min("first"), pl.max("last"))
+    return counted.select(day, pl.all()), reached.select(day, pl.all())
+
+
+def _contacts(rows: pa.RecordBatch, packages: Collection[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Of some rows: which device has which of the packages, as _HAD, and who dialled which end, as _MET."""
+    texts = {name: pl.Series(rows[column].dictionary, dtype=pl.String) for name, column in _COLUMNS.items()}
+    codes = pl.DataFrame({name: rows[column].indices for name, column in _COLUMNS.items()})
+    dialled = pl.Series(rows["direction_id"]).ne(int(Direction.INBOUND))
+    wanted = texts["package"].is_in(list(packages)).arg_true().to_list()
+    own = codes.with_columns(dialled.alias("dialled")).filter(pl.col("package").is_in(wanted))
+    had = own.select(*_HAD).unique()
+    # Which device is first is told by the names, not the codes.
+    rank, ordered = texts["device"].rank("ordinal"), texts["device"].sort()
+    reached = own.filter("dialled").with_columns(rank=rank.gather(own.filter("dialled")["device"]))
+    ends = reached.group_by("package", *_ENDS).agg(pl.min("rank").alias("first"), pl.max("rank").alias("last"))
+    return (
+        had.select(texts[name].gather(had[name]).alias(name) for name in _HAD),
+        ends.select(
+            *(texts[name].gather(ends[name]).alias(name) for name in ("package", *_ENDS)),
+            *(ordered.gather(ends[end] - 1).alias(end) for end in ("first", "last")),
+        ),
     )
-
-
-def _rows(lake: Lake, place: tuple[date, int], devices: frozenset[str] | None, allowed: DestinationList) -> pa.Table:
-    """The partition's flows as a hunt judges them, each column in one piece."""
-    batches = list(lake.read("flows", *place, _ASKED, devices))
-    left = [without_allowed(batch, allowed) for batch in batches] if allowed else batches
-    none = pa.RecordBatch.from_pylist([], _SCHEMA)
-    return pa.Table.from_batches([*left, none], _SCHEMA).unify_dictionaries().combine_chunks()
 
 
 class Parties:

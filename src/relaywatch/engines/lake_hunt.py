@@ -226,18 +226,15 @@ def _installs(
     installs, parties = Installs(wanted), Parties()
     days, flows = {day for day, _ in wanted}, set(lake.partitions("flows"))
     asked = [place for place in places if place in flows and day_number(place[0]) in days]
-    counted: list[pl.DataFrame] = []
 
     def look(place: Place) -> tuple[pl.DataFrame, pl.DataFrame]:
         packages = [package for day, package in wanted if day == day_number(place[0])]
         return contacts_in(lake, place, chosen.devices, packages, plan.settings.allowed_destinations)
 
-    for had, ends in on_all_cores(look, asked):
-        counted.append(had)
+    for counted, ends in on_all_cores(look, asked):
+        for day, package, devices in counted.iter_rows():
+            installs.installed((day, package), devices)
         installs.contacted(parties.of(ends))
-    if counted:
-        for day, package, count in pl.concat(counted).group_by("day", "package").sum().iter_rows():
-            installs.installed_on((day, package), count)
     return installs
 
 

@@ -18,10 +18,11 @@ from relaywatch.detection.columns import Ints
 from relaywatch.detection.settings import Settings
 from relaywatch.engines import shards
 from relaywatch.engines.cases import Case
+from relaywatch.engines.contacted import installs_of
 from relaywatch.engines.cores import on_all_cores
 from relaywatch.engines.findings import Directory, Draft, draft_of
 from relaywatch.engines.identities import renamed
-from relaywatch.engines.installs import Installs, Packaged, installs_of
+from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.intake import Intake
 from relaywatch.engines.inventory import ByPlace, inventory_index
 from relaywatch.engines.judging import Judged, Part, judge_part, not_judged, together
@@ -35,9 +36,9 @@ from relaywatch.outputs.kept import KeptFindings
 from relaywatch.outputs.summary import HuntSummary
 from relaywatch.sources.discovery import discover
 
-DRAFTED_AT_ONCE: Final = 512
+DRAFTED_AT_ONCE: Final = 256
 """Cases whose drafts are in memory together; where there are more, each is drafted twice."""
-ROWS_AT_ONCE: Final = 250_000
+ROWS_AT_ONCE: Final = 100_000
 """Rows of whole devices, or those of one that has more, judged in one go on each core."""
 LISTED_NOT_JUDGED: Final = 1_000
 AskInstalls = Callable[[Mapping[Packaged, set[str]]], Installs]
@@ -192,8 +193,7 @@ def _completed(drafts: Iterable[Draft], installs: Installs) -> Iterator[Finding]
 
 
 def _installs_in(intake: Intake) -> AskInstalls:
-    parts = (intake.flows.read(shard) for shard in range(shards.SHARDS))
-    return lambda wanted: installs_of(parts, intake.registry, intake.names, wanted)
+    return lambda wanted: installs_of(intake.flows, intake.registry, intake.names, wanted)
 
 
 def _gravity(finding: Finding) -> tuple[int, float, str, str, str]:

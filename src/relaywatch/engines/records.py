@@ -267,6 +267,11 @@ class Registry:
         return np.asarray((packages == nobody[0]) & (uids == nobody[1]))
 
     @property
+    def apps(self) -> int:
+        """App identities met; their codes lie below."""
+        return len(self._codes)
+
+    @property
     def identified_apps(self) -> int:
         """App identities met whose package or uid is known."""
         nobody = np.uint64((self.packages.get(NO_APP, _LOW) << int(_PACKAGE_BITS)) | self.uids.get(NO_UID, _LOW))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from relaywatch.engines.records import Records, taken
 
-SHARDS: Final = 64
+SHARDS: Final = 256
 KEPT_IN_MEMORY: Final = 100_000_000
 """Bytes of records of one table held before they go to files."""
 

@@ -58,7 +58,7 @@ def answered(
     """
     installs = Installs(wanted)
     for day, package, devices in counted.collect():
-        installs.installed_on((day, package), devices)
+        installs.installed((day, package), devices)
     both = [sql.min("first").alias("first"), sql.max("last").alias("last")]
     distinct = reached.groupBy("day", "package", *_ENDS).agg(*both)
     parties = {who for each in wanted.values() for who in each}

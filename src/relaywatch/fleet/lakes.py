@@ -158,8 +158,7 @@ def _installs(wanted: Mapping[Packaged, set[str]], met: pa.Table | None) -> Inst
     if met is None:
         return installs
     rows = pl.DataFrame(met)
-    counted = rows.filter(pl.col("party").is_null()).group_by("day", "package").agg(pl.sum("devices"))
-    for day, package, devices in counted.iter_rows():
-        installs.installed_on((day, package), devices)
+    for day, package, devices in rows.filter(pl.col("party").is_null()).select("day", "package", "devices").iter_rows():
+        installs.installed((day, package), devices)
     installs.contacted(rows.filter(pl.col("party").is_not_null()))
     return installs
