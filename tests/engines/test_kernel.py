@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from scenarios import Recorder, back_connect_relay, hunted, listener_relay, own_traffic, tunnel_relay
+from scenarios import BEGIN_US, Recorder, back_connect_relay, hunted, listener_relay, own_traffic, tunnel_relay
 
 from relaywatch.detection.settings import Settings
 from relaywatch.engines import kernel, state
@@ -248,6 +248,20 @@ class TestAsItGoesOn:
                 stream.kernel.feed(batch)
             stream.ask()
         assert stream.kernel.gauges()["late_records"] == 0
+
+    @pytest.mark.parametrize(("present", "late"), [(None, True), (lambda: BEGIN_US / 1e6 + 3_600.0, False)])
+    def test_a_record_from_the_future_makes_its_own_phone_late_only_where_nobody_tells_the_time(
+        self, tmp_path, present, late
+    ):
+        stream = Stream(tmp_path, Patience(60.0, 3_600.0, present))
+        relay = listener_relay(np.random.default_rng(0), Recorder())
+        wrong = Recorder(source="wrong")
+        wrong.flow(4_000 * DAY_S, 4_000 * DAY_S + 1, [(4_000 * DAY_S, 100, 2_000)], REMOTE)
+        for batch in (*wrong.batches(), *relay.batches()):
+            stream.kernel.feed(batch)
+            stream.ask()
+        assert (stream.kernel.gauges()["late_records"] > 0) is late
+        assert (stream.kernel.gauges()["open_findings"] == 1) is not late
 
     def test_a_full_stretch_is_let_go_before_its_day_is_over(self, tmp_path):
         stream = Stream(tmp_path, Patience(1.0, None))

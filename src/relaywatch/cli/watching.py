@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,7 +102,7 @@ def watch_command(
         inputs.append(with_extra("mqtt", "mqtt", "--mqtt").MqttInput(subscription, device, tell))
     if not inputs:
         raise RelaywatchError("nothing to watch. Give files, folders, - or another input; see docs/watch.md.")
-    patience = WITHOUT_END if until_end else Patience(lateness, device_lag)
+    patience = WITHOUT_END if until_end else Patience(lateness, device_lag, time.time)
     pace = Pace(judge_every, checkpoint_every)
     events = _as_json if as_json else _as_lines
     with (

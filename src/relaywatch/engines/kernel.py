@@ -8,7 +8,7 @@ neither judged nor dropped in silence.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 from io import StringIO
@@ -43,13 +43,21 @@ LATENESS_S: Final = 300.0
 DEVICE_LAG_S: Final = 86_400.0
 """How far a device may lie behind the fleet, s of event time, before its days are closed without it."""
 
+CLOCK_AHEAD_S: Final = 86_400.0
+"""How far a record's time may lie in the future, s, before it is its device's clock that is wrong."""
+
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long records are waited for. device_lag_s: None where no device is ever given up."""
+    """How long records are waited for. device_lag_s: None where no device is ever given up.
+
+    present: tells the time, s since epoch, where records are as they happen: one from more than CLOCK_AHEAD_S beyond it
+    is judged as any other, but what comes after it in earlier time is not late.
+    """
 
     lateness_s: float = LATENESS_S
     device_lag_s: float | None = DEVICE_LAG_S
+    present: Callable[[], float] | None = None
 
 
 WITHOUT_END: Final = Patience(1e12, None)
@@ -126,6 +134,7 @@ class Kernel:
         self.registry, self.texts, self.counts = Registry(), Texts(), Counts()
         lag_us = None if patience.device_lag_s is None else int(patience.device_lag_s * 1e6)
         self.open = OpenDays(self.registry, folder, int(patience.lateness_s * 1e6), lag_us)
+        self._present = patience.present
         self.contacted = Contacted(self.registry)
         self.formats: dict[str, str] = {}
         self.inventory = InventoryRows()
@@ -204,7 +213,8 @@ class Kernel:
         rows = without_allowed(batch.rows, allowed) if allowed else batch.rows
         records = flow_records(Batch("flows", rows), self.registry, self.texts)
         self.counts.flows += len(records)
-        late = self.open.add_flows(records)
+        latest = None if self._present is None else int((self._present() + CLOCK_AHEAD_S) * 1e6)
+        late = self.open.add_flows(records, latest)
         self._hand_back(Batch("flows", rows), late)
         self.contacted.add(records[~late])
 

@@ -46,6 +46,13 @@ def with_more(ordered: Keys, more: Keys) -> Keys:
     return np.insert(ordered, np.searchsorted(ordered, more), more)
 
 
+def together(batches: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
+    """The rows in one batch, which is looked through faster; in several where the texts are too long for one."""
+    if len(batches) > 1:
+        batches = pa.Table.from_batches(batches).combine_chunks().to_batches()
+    return batches
+
+
 class Names:
     """Hash keys of text, and the way back. Key 0 is "not known"."""
 
@@ -110,10 +117,11 @@ class Names:
         if self._writer is None:
             self._sink = pa.OSFile(str(self._path), "wb")
             self._writer = pa.ipc.new_stream(self._sink, SCHEMA)
-        self._writer.write_table(pa.Table.from_batches(self._held, SCHEMA))
+        self._writer.write_table(pa.Table.from_batches(together(self._held), SCHEMA))
         self._held, self._held_rows = [], 0
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
+        self._held = together(self._held)
         yield from self._held
         if self._path.exists():
             with pa.memory_map(str(self._path)) as source, pa.ipc.open_stream(source) as reader:

@@ -101,8 +101,8 @@ class OpenDays:
         """One of SLOT_COLUMNS, by slot."""
         return self.slots[name].upto(self._used)[: self._used]
 
-    def add_flows(self, flows: Records) -> Flags:
-        """Take flows in; which of them came too late, and were not."""
+    def add_flows(self, flows: Records, latest_us: int | None = None) -> Flags:
+        """Take flows in; which of them came too late, and were not. latest_us: those written after it move no clock."""
         written = written_at(flows)
         slots = self._slots(flows, written // DAY_US)
         late: Flags = slots == NO_SLOT
@@ -110,7 +110,8 @@ class OpenDays:
         kept, of = flows[~late], slots[~late]
         self.flows.append(of, kept, self.slots["mirrored"].upto(self._used))
         if len(flows):
-            np.maximum.at(self.high.upto(int(flows["device"].max()) + 1), flows["device"], written)
+            told = slice(None) if latest_us is None else written <= latest_us
+            np.maximum.at(self.high.upto(int(flows["device"].max()) + 1), flows["device"][told], written[told])
         days = written[~late] // DAY_US
         for day in _distinct(days):
             apps = kept["app"][days == day]

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from relaywatch.detection.columns import Keys
-from relaywatch.engines.names import SCHEMA, Names, holds, with_more
+from relaywatch.engines.names import SCHEMA, Names, holds, together, with_more
 
 MERGED_AT: Final = 50_000
 """Texts met lately that are kept apart, so that a few new ones do not move all."""
@@ -47,9 +47,7 @@ class _Generation:
         return [*self._ordered, *self._lately]
 
     def _of_lately(self) -> list[pa.RecordBatch]:
-        """One batch, or several where the texts are too long for one."""
-        together = pa.Table.from_batches(self._lately).combine_chunks().to_batches()
-        return [batch.take(pa.array(np.argsort(batch["key"].to_numpy()))) for batch in together]
+        return [batch.take(pa.array(np.argsort(batch["key"].to_numpy()))) for batch in together(self._lately)]
 
 
 class Texts(Names):
