@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -156,6 +157,7 @@ class TestSameAsAHunt:
     def test_a_faulty_fleet_in_the_order_of_arrival(self, seed, monkeypatch):
         if seed == 0:
             monkeypatch.setattr(kernel, "CLOSED_AT_ONCE", 100)  # the days of many devices, by and by
+            monkeypatch.setattr(kernel, "CONCLUDED_AT_ONCE", 1)
         faults = Faults(
             skew=Fault(0.3, 300), late=Fault(0.2, 120), duplicates=Fault(0.02, 600), gaps=Fault(0.1, 14_400)
         )
@@ -205,6 +207,24 @@ class TestAsItGoesOn:
         stream.kernel.open.column("mirrored")[:] = 0  # none of them would be worth a look by what it holds
         assert stream.kernel.changes() == []
 
+    def test_a_state_is_written_as_it_was_when_it_was_taken(self, tmp_path):
+        stream, batches = Stream(tmp_path, WITHOUT_END), fleet()
+        place = tmp_path / "checkpoint"
+        place.mkdir()
+        for batch in batches[: len(batches) // 2]:
+            stream.kernel.feed(batch, "given")
+        stream.ask()
+        held = state.taken(stream.kernel)
+        for batch in batches:
+            stream.kernel.feed(batch, "given")
+        stream.ask()
+        stream.kernel.drain()
+        held.write(place)
+        stream.restart_from(place)
+        for batch in batches[len(batches) // 2 :]:
+            stream.kernel.feed(batch, "given")
+        assert objects(stream.end().values()) == objects(hunted(batches).findings)
+
     def test_a_finding_opens_before_its_day_is_over_and_closes_after_it(self, tmp_path):
         stream = Stream(tmp_path, Patience(60.0, 3_600.0))
         for batch in listener_relay(np.random.default_rng(0), Recorder()).batches():
@@ -218,6 +238,31 @@ class TestAsItGoesOn:
         stream.ask()
         assert [change.status for change in stream.events] == [Status.OPENED, Status.CLOSED]
         assert stream.kernel.gauges()["active_pairs"] == 1
+
+    def test_a_day_is_concluded_by_and_by_as_a_hunt_tells_it(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(kernel, "CONCLUDED_AT_ONCE", 1)
+        stream, batches = Stream(tmp_path, Patience(60.0, 3_600.0)), fleet()
+        later, straggler = Recorder(device="phone-9"), Recorder(device="phone-8")
+        later.flow(2 * DAY_S, 2 * DAY_S + 1, [(2 * DAY_S, 100, 2_000)], REMOTE)
+        straggler.flow(10.0, 11.0, [(10.0, 100, 2_000)], REMOTE)
+        for batch in batches:
+            stream.kernel.feed(batch, "given")
+        stream.ask()
+        for k in range(1, 5):
+            phone = replace(later, device=f"phone-{k}")
+            for batch in (*phone.batches(), *later.batches()):
+                stream.kernel.feed(batch, "given")
+        closed = []
+        while stream.kernel.open.met.keys() - {max(stream.kernel.open.met)}:
+            before = len(stream.events)
+            stream.ask()
+            closed.append(sum(change.status is Status.CLOSED for change in stream.events[before:]))
+            for batch in straggler.batches():
+                stream.kernel.feed(batch, "given")
+        assert max(closed) == 1 < sum(closed)
+        told = {change.finding.finding_id: change.finding for change in stream.events}
+        assert objects(told.values()) == objects(hunted(batches).findings)
+        assert stream.kernel.gauges()["late_records"] > 0
 
     def test_what_comes_after_its_day_was_closed_is_counted_and_handed_back(self, tmp_path):
         stream = Stream(tmp_path, Patience(60.0, 3_600.0))
@@ -249,19 +294,17 @@ class TestAsItGoesOn:
             stream.ask()
         assert stream.kernel.gauges()["late_records"] == 0
 
-    @pytest.mark.parametrize(("present", "late"), [(None, True), (lambda: BEGIN_US / 1e6 + 3_600.0, False)])
-    def test_a_record_from_the_future_makes_its_own_phone_late_only_where_nobody_tells_the_time(
-        self, tmp_path, present, late
-    ):
-        stream = Stream(tmp_path, Patience(60.0, 3_600.0, present))
-        relay = listener_relay(np.random.default_rng(0), Recorder())
+    def test_a_record_from_the_future_is_handed_back_and_makes_none_of_its_phone_late(self, tmp_path):
+        stream = Stream(tmp_path, Patience(60.0, 3_600.0, lambda: BEGIN_US / 1e6 + 600.0))
         wrong = Recorder(source="wrong")
-        wrong.flow(4_000 * DAY_S, 4_000 * DAY_S + 1, [(4_000 * DAY_S, 100, 2_000)], REMOTE)
+        for days in (0.9, 3, 4_000):
+            wrong.flow(days * DAY_S, days * DAY_S + 1, [(days * DAY_S, 100, 2_000)], REMOTE)
+        relay = listener_relay(np.random.default_rng(0), Recorder())
         for batch in (*wrong.batches(), *relay.batches()):
             stream.kernel.feed(batch)
             stream.ask()
-        assert (stream.kernel.gauges()["late_records"] > 0) is late
-        assert (stream.kernel.gauges()["open_findings"] == 1) is not late
+        assert {batch.table: batch.rows.num_rows for batch in stream.kernel.take_late()} == {"flows": 2, "volumes": 2}
+        assert stream.kernel.gauges()["open_findings"] == 1
 
     def test_a_full_stretch_is_let_go_before_its_day_is_over(self, tmp_path):
         stream = Stream(tmp_path, Patience(1.0, None))

@@ -7,6 +7,7 @@ import json
 import random
 import threading
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 from counting import Counting
@@ -215,6 +216,23 @@ def test_two_checkpoints_are_kept_and_the_spool_is_bounded(watcher):
     watcher.pace = Pace(0.0, 0.0, 0.0, spool_bytes=8)
     watcher.watch(Numbered(200, step=1))
     assert len(list((watcher.state / "checkpoints").iterdir())) == 2
+
+
+def test_checkpoints_come_by_even_pieces_of_the_spool(watcher, monkeypatch):
+    entries = []
+
+    def write(self, held, stand):
+        entries.append(stand.entry)
+        return whole_write(self, held, stand)
+
+    whole_write = Checkpoints.write
+    monkeypatch.setattr(Checkpoints, "write", write)
+    monkeypatch.setattr("relaywatch.live.inbox.TAKEN_BYTES", 1)
+    watcher.pace = Pace(0.0, 3_600.0, 0.0, spool_bytes=100_000)
+    watcher.watch(Numbered(200, step=1))
+    between = [later - earlier for earlier, later in pairwise([0, *entries[:-1]])]
+    assert len(between) > 3
+    assert max(between) - min(between) <= 1 < min(between)
 
 
 def test_a_checkpoint_keeps_all_it_is_given(tmp_path):

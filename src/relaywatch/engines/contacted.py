@@ -30,7 +30,7 @@ SCHEMA: Final = {
 """Of each (day, package, name, remote) two devices that contact it: who is neither is not alone."""
 HELD: Final = 250_000
 MOST_HELD: Final = 256
-"""Contacts gathered before they are merged, and of how many batches."""
+"""Contacts gathered before they are merged, and of how many batches. A hunt looks up HELD of them in one go."""
 
 
 class Contacted:
@@ -57,8 +57,8 @@ class Contacted:
             self.table()
 
     @property
-    def merged(self) -> int:
-        """Contacts that are held once each; the latest aside."""
+    def merged_rows(self) -> int:
+        """How many contacts are held once each; the latest aside."""
         return len(self._merged)
 
     def table(self) -> pl.DataFrame:
@@ -95,9 +95,10 @@ class Contacted:
         asked = pl.col("day").is_in({day for day, _ in wanted}) & pl.col("package").is_in(list(codes))
         own = _merged([frame.filter(asked) for frame in (self._merged, *self._held)])
         named = own.join(followed(own, names, wanted), on=["name", "remote"])
-        devices = pl.Series("device", list(self._registry.devices), pl.String)
+        codes_met = np.union1d(named["first"], named["last"])
+        devices = pl.Series([self._registry.device_name(code) for code in codes_met.tolist()], dtype=pl.String)
         # Which of them is first is told by the names, not the codes.
-        one, other = (devices.gather(named[end]) for end in ("first", "last"))
+        one, other = (devices.gather(np.searchsorted(codes_met, named[end])) for end in ("first", "last"))
         swapped = one > other
         return named.select(
             "day",
@@ -129,14 +130,15 @@ def installs_of(flows: ShardedTable, registry: Registry, names: Names, wanted: M
         return installs
     codes = {registry.packages[package]: package for _, package in wanted}
     of_app, _ = registry.app_parts(np.arange(registry.apps, dtype=np.uint32))
-    asked = np.isin(of_app, list(codes))
+    asked, days = np.isin(of_app, list(codes)), list({day for day, _ in wanted})
 
     def look(shard: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         """Devices that have the packages, and their contacts: all of a device are in one shard."""
         records = flows.read(shard)
-        rows = np.flatnonzero(asked[records["app"]])
+        day = written_at(records) // DAY_US
+        rows = np.flatnonzero(asked[records["app"]] & np.isin(day, days))
         packages = of_app[records["app"][rows]]
-        had = {"day": written_at(records)[rows] // DAY_US, "package": packages, "device": records["device"][rows]}
+        had = {"day": day[rows], "package": packages, "device": records["device"][rows]}
         counted = pl.DataFrame(had).group_by("day", "package").agg(pl.n_unique("device"))
         return counted, _merged([contacts_of(records, rows, packages)])
 
@@ -144,7 +146,7 @@ def installs_of(flows: ShardedTable, registry: Registry, names: Names, wanted: M
         for day, package, devices in counted.iter_rows():
             installs.installed((day, codes[package]), devices)
         contacted.take(contacts)
-        if contacted.merged > HELD:
+        if contacted.merged_rows > HELD:
             installs.contacted(contacted.reached(names, wanted))
             contacted = Contacted(registry)
     installs.contacted(contacted.reached(names, wanted))

@@ -29,7 +29,7 @@ from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.inventory import InventoryRows
 from relaywatch.engines.judging import AppDay, Part, Told, evidence_of, judge_part, stronger
 from relaywatch.engines.local import Hunt
-from relaywatch.engines.open_days import OpenDays, out_of_reach
+from relaywatch.engines.open_days import ALWAYS, OpenDays, out_of_reach
 from relaywatch.engines.records import SIGNAL, Records, Registry, flow_records, signal_records, volume_records
 from relaywatch.engines.stretches import DAY_US, places_in_stretches
 from relaywatch.engines.texts import Texts
@@ -43,16 +43,13 @@ LATENESS_S: Final = 300.0
 DEVICE_LAG_S: Final = 86_400.0
 """How far a device may lie behind the fleet, s of event time, before its days are closed without it."""
 
-CLOCK_AHEAD_S: Final = 86_400.0
-"""How far a record's time may lie in the future, s, before it is its device's clock that is wrong."""
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long records are waited for. device_lag_s: None where no device is ever given up.
 
-    present: tells the time, s since epoch, where records are as they happen: one from more than CLOCK_AHEAD_S beyond it
-    is judged as any other, but what comes after it in earlier time is not late.
+    present: tells the time, s since epoch, where records are of what happens now: no device's clock runs ahead of it,
+    and a record from more than a day beyond it is handed back like a late one.
     """
 
     lateness_s: float = LATENESS_S
@@ -67,6 +64,8 @@ MOST_SIGNALS: Final = 65_536
 CLOSED_AT_ONCE: Final = 250_000
 """Records of days that are over, judged in one go: well within a second's work. More where more than half as many
 came meanwhile."""
+CONCLUDED_AT_ONCE: Final = 32
+"""Cases of a day that is over, of which the last is said in one go: some 10 ms each."""
 MOST_PARTS: Final = 64
 """Pieces in which a device's signals are held before they are put together."""
 
@@ -132,9 +131,10 @@ class Kernel:
         patience = patience or Patience()
         self.plan, self.folder = plan, folder
         self.registry, self.texts, self.counts = Registry(), Texts(), Counts()
-        lag_us = None if patience.device_lag_s is None else int(patience.device_lag_s * 1e6)
-        self.open = OpenDays(self.registry, folder, int(patience.lateness_s * 1e6), lag_us)
-        self._present = patience.present
+        lateness_us, lag_s, present = int(patience.lateness_s * 1e6), patience.device_lag_s, patience.present
+        lag_us = None if lag_s is None else int(lag_s * 1e6)
+        present_us = (lambda: ALWAYS) if present is None else (lambda: int(present() * 1e6))
+        self.open = OpenDays(self.registry, folder, lateness_us, lag_us, present_us)
         self.contacted = Contacted(self.registry)
         self.formats: dict[str, str] = {}
         self.inventory = InventoryRows()
@@ -145,6 +145,8 @@ class Kernel:
         """Of stretches that go on, as they were last judged."""
         self.whole: dict[AppDay, Case] = {}
         self.said: dict[AppDay, Said] = {}
+        self.concluded: set[AppDay] = set()
+        """Of days that are being concluded, the apps of which the last was said."""
         self.late: list[Batch] = []
         self._fed = 0
         """Flows and volumes since changes were asked for."""
@@ -169,8 +171,8 @@ class Kernel:
     def changes(self, *, all_over: bool = False) -> list[Change]:
         """Judge what is over and what looks like relaying; what has changed since the last call.
 
-        Where a day is over for many devices at once, each call judges some of them, so that rows need not wait
-        meanwhile. all_over: judge all of them.
+        Where a day is over for many devices at once, each call judges some of them, and concludes some of the cases
+        of a day, so that rows need not wait meanwhile. all_over: all of them.
         """
         touched = self._close_days(self.open.over(max(CLOSED_AT_ONCE, 2 * self._fed)))
         self._fed = 0
@@ -179,6 +181,8 @@ class Kernel:
         found = self._say(touched | self._close_stretches() | self._judge_early())
         for day in self._days_over():
             found += self._conclude(day)
+            while all_over and day in self.open.met:
+                found += self._conclude(day)
         return found
 
     def drain(self) -> list[Change]:
@@ -187,7 +191,8 @@ class Kernel:
             self._close_days(slots)
         found = []
         for day in sorted(self.open.met):
-            found += self._conclude(day)
+            while day in self.open.met:
+                found += self._conclude(day)
         return found
 
     def take_late(self) -> list[Batch]:
@@ -213,8 +218,7 @@ class Kernel:
         rows = without_allowed(batch.rows, allowed) if allowed else batch.rows
         records = flow_records(Batch("flows", rows), self.registry, self.texts)
         self.counts.flows += len(records)
-        latest = None if self._present is None else int((self._present() + CLOCK_AHEAD_S) * 1e6)
-        late = self.open.add_flows(records, latest)
+        late = self.open.add_flows(records)
         self._hand_back(Batch("flows", rows), late)
         self.contacted.add(records[~late])
 
@@ -451,21 +455,29 @@ class Kernel:
         return sorted(day for day in self.open.met if day <= given_up and day < min(going_on, default=day + 1))
 
     def _conclude(self, day: int) -> list[Change]:
-        """Say the last of a day: of every case, by all that is known now; then forget it."""
+        """Say the last of some more cases of a day, by all that is known now; after all of them, forget the day."""
+        self.open.end(day)
+        every = self._cases(day)
+        left = [case for case in every if (case.app, case.day) not in self.concluded]
+        bar = relay_bar(evidence_of(every, day), len(self.open.apps(day)), self.plan.settings)
+        changes = self._closed(left[:CONCLUDED_AT_ONCE], day, bar)
+        if len(left) <= CONCLUDED_AT_ONCE:
+            gone = sorted(key for key in self.said if key[1] == day)
+            changes += [change for key in gone for change in self._withdrawn(key)]
+            self._forget(day)
+        return changes
+
+    def _closed(self, cases: list[Case], day: int, bar: float) -> list[Change]:
         ranks = self.registry.source_ranks()
-        cases = [with_signals(case, self.signals_of(case.flows["device"][:1]), ranks) for case in self._cases(day)]
-        bar = relay_bar(evidence_of(cases, day), len(self.open.apps(day)), self.plan.settings)
+        last = [with_signals(case, self.signals_of(case.flows["device"][:1]), ranks) for case in cases]
         changes = []
-        for case, finding in self._findings(cases, day, bar):
+        for case, finding in self._findings(last, day, bar):
             if finding is None:
                 changes += self._withdrawn((case.app, case.day))
             else:
                 changes.append(Change(Status.CLOSED, finding))
                 self.said.pop((case.app, case.day), None)
-        changes += [
-            change for key in sorted(key for key in self.said if key[1] == day) for change in self._withdrawn(key)
-        ]
-        self._forget(day)
+            self.concluded.add((case.app, case.day))
         return changes
 
     def _forget(self, day: int) -> None:
@@ -473,6 +485,7 @@ class Kernel:
         self.told = {key: told for key, told in self.told.items() if key[1] != day}
         self.early = {key: told for key, told in self.early.items() if key[1] != day}
         self.whole = {key: case for key, case in self.whole.items() if key[1] != day}
+        self.concluded = {key for key in self.concluded if key[1] != day}
         self.open.forget(day)
         self.contacted.forget(day)
         begin, kept = (day + 1) * DAY_US - SIGNAL_REACH_US, {}

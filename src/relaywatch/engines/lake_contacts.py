@@ -24,6 +24,8 @@ _COLUMNS: Final = {
     "remote": "remote_ip",
 }
 _HAD: Final = dict.fromkeys(("package", "device"), pl.String)
+_KNOWN: Final = dict.fromkeys((*_ENDS, "party"), pl.String)
+KNOWN: Final = 262_144
 _MET: Final = dict.fromkeys(("package", *_ENDS, "first", "last"), pl.String)
 
 
@@ -72,13 +74,15 @@ def _contacts(rows: pa.RecordBatch, packages: Collection[str]) -> tuple[pl.DataF
 
 
 class Parties:
-    """The parties of ends, each worked out once."""
+    """The parties of ends, each worked out once; beyond KNOWN all are forgotten."""
 
     def __init__(self) -> None:
-        self._known = pl.DataFrame(schema={**dict.fromkeys(_ENDS, pl.String), "party": pl.String})
+        self._known = pl.DataFrame(schema=_KNOWN)
 
     def of(self, ends: pl.DataFrame) -> pl.DataFrame:
         """The ends, which have a name and a remote, with the party of each."""
+        if len(self._known) > KNOWN:
+            self._known = self._known.clear()
         new = ends.select(_ENDS).unique().join(self._known, on=_ENDS, how="anti", nulls_equal=True)
         parties = [party(host, address or "") for host, address in new.iter_rows()]
         self._known = pl.concat([self._known, new.with_columns(party=pl.Series(parties, dtype=pl.String))])

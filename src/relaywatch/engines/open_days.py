@@ -7,7 +7,7 @@ One slot holds one app's day. Time is event time, and each device has a clock of
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,9 @@ from relaywatch.engines.stretches import DAY_US, MOST_FLOWS, VOLUME_REACH_US, wr
 AT_ONCE: Final = 1_000_000
 """Records taken out in one go, or those of one device where it has more."""
 NEVER: Final = int(np.iinfo(np.int64).min)
+ALWAYS: Final = int(np.iinfo(np.int64).max)
+CLOCK_AHEAD_US: Final = DAY_US
+"""How far a record may lie in the future: as far as a time zone that was taken for another."""
 NO_SLOT: Final = -1
 GROWTH: Final = 1.25
 GROWTH_OF_OTHERS: Final = 2.0
@@ -69,9 +72,19 @@ class Growing:
 class OpenDays:
     """Records of apps' days, by slot."""
 
-    def __init__(self, registry: Registry, folder: Path, lateness_us: int, lag_us: int | None) -> None:
-        """folder: for the files of records; lag_us: how far a device may lie behind the fleet; None: any far."""
-        self._registry, self._lateness, self._lag = registry, lateness_us, lag_us
+    def __init__(
+        self,
+        registry: Registry,
+        folder: Path,
+        lateness_us: int,
+        lag_us: int | None,
+        present_us: Callable[[], int] = lambda: ALWAYS,
+    ) -> None:
+        """folder: for the files of records; lag_us: how far a device may lie behind the fleet; None: any far.
+
+        present_us: tells the time. No clock runs further ahead of it than records may be out of order.
+        """
+        self._registry, self._lateness, self._lag, self._present = registry, lateness_us, lag_us, present_us
         self.flows = PairStore(FLOW, folder / "flows.blocks")
         self.volumes = PairStore(VOLUME, folder / "volumes.blocks")
         self.slots = {name: Growing(empty) for name, empty in SLOT_COLUMNS.items()}
@@ -101,17 +114,17 @@ class OpenDays:
         """One of SLOT_COLUMNS, by slot."""
         return self.slots[name].upto(self._used)[: self._used]
 
-    def add_flows(self, flows: Records, latest_us: int | None = None) -> Flags:
-        """Take flows in; which of them came too late, and were not. latest_us: those written after it move no clock."""
+    def add_flows(self, flows: Records) -> Flags:
+        """Take flows in; which of them came too late, or from the future, and were not."""
         written = written_at(flows)
-        slots = self._slots(flows, written // DAY_US)
+        slots = self._slots(flows, written)
         late: Flags = slots == NO_SLOT
         late |= ~late & (written <= self.slots["boundary"].values[slots])
         kept, of = flows[~late], slots[~late]
         self.flows.append(of, kept, self.slots["mirrored"].upto(self._used))
         if len(flows):
-            told = slice(None) if latest_us is None else written <= latest_us
-            np.maximum.at(self.high.upto(int(flows["device"].max()) + 1), flows["device"][told], written[told])
+            reached = np.minimum(written, min(self._present() + self._lateness, ALWAYS))
+            np.maximum.at(self.high.upto(int(flows["device"].max()) + 1), flows["device"], reached)
         days = written[~late] // DAY_US
         for day in _distinct(days):
             apps = kept["app"][days == day]
@@ -119,8 +132,8 @@ class OpenDays:
         return late
 
     def add_volumes(self, volumes: Records) -> Flags:
-        """Take volumes in; which of them came too late, and were not."""
-        slots = self._slots(volumes, volumes["start"] // DAY_US)
+        """Take volumes in; which of them came too late, or from the future, and were not."""
+        slots = self._slots(volumes, volumes["start"])
         late: Flags = slots == NO_SLOT
         self.volumes.append(slots[~late], volumes[~late])
         return late
@@ -196,11 +209,15 @@ class OpenDays:
         """Days that are not over for some app."""
         return set(np.unique(self.column("day")).tolist()) - {NEVER}
 
+    def end(self, day: int) -> None:
+        """The day is over for all: whatever comes of it is late."""
+        self.forgotten = max(self.forgotten, day)
+
     def forget(self, day: int) -> None:
-        """Let go of a day that is over for all: whatever comes of it is late."""
+        """Let go of a day that is over for all."""
+        self.end(day)
         self._slot_of.pop(day, None)
         self.met.pop(day, None)
-        self.forgotten = max(self.forgotten, day)
 
     def given_up(self) -> int:
         """The last day of which no device's records are waited for."""
@@ -253,12 +270,13 @@ class OpenDays:
         for name, growing in (("high", self.high), ("closed", self.closed)):
             growing.upto(len(devices[name]))[: len(devices[name])] = devices[name]
 
-    def _slots(self, records: Records, day: Ints) -> Ints:
-        """The slot of each record, given out where there is none; NO_SLOT where its day is over."""
-        out = np.full(len(records), NO_SLOT, np.int64)
+    def _slots(self, records: Records, when: Ints) -> Ints:
+        """The slot of each record, given out where there is none; NO_SLOT where its day is over, or far ahead."""
+        out, day = np.full(len(records), NO_SLOT, np.int64), when // DAY_US
         if not len(records):
             return out
         fresh = (day > self.forgotten) & (day > self.closed.upto(int(records["device"].max()) + 1)[records["device"]])
+        fresh &= when <= min(self._present() + CLOCK_AHEAD_US, ALWAYS)
         for which in _distinct(day[fresh]):
             rows = np.flatnonzero(fresh & (day == which))
             app = records["app"][rows]

@@ -48,7 +48,7 @@ _WAIT_S: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often things are done, in s; and how large the spool may grow, so that checkpoints are due, in bytes."""
+    """How often things are done, in s. spool_bytes: that may come between a checkpoint and the one after the next."""
 
     judge_every_s: float = 0.5
     checkpoint_every_s: float = 60.0
