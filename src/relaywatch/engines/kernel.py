@@ -29,7 +29,7 @@ from relaywatch.engines.intake import without_allowed
 from relaywatch.engines.inventory import InventoryRows
 from relaywatch.engines.judging import AppDay, Part, Told, evidence_of, judge_part, stronger
 from relaywatch.engines.local import Hunt
-from relaywatch.engines.open_days import ALWAYS, OpenDays, out_of_reach
+from relaywatch.engines.open_days import OpenDays, out_of_reach
 from relaywatch.engines.records import SIGNAL, Records, Registry, flow_records, signal_records, volume_records
 from relaywatch.engines.stretches import DAY_US, places_in_stretches
 from relaywatch.engines.texts import Texts
@@ -133,7 +133,7 @@ class Kernel:
         self.registry, self.texts, self.counts = Registry(), Texts(), Counts()
         lateness_us, lag_s, present = int(patience.lateness_s * 1e6), patience.device_lag_s, patience.present
         lag_us = None if lag_s is None else int(lag_s * 1e6)
-        present_us = (lambda: ALWAYS) if present is None else (lambda: int(present() * 1e6))
+        present_us = None if present is None else lambda: int(present() * 1e6)
         self.open = OpenDays(self.registry, folder, lateness_us, lag_us, present_us)
         self.contacted = Contacted(self.registry)
         self.formats: dict[str, str] = {}

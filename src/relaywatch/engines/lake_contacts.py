@@ -26,6 +26,7 @@ _COLUMNS: Final = {
 _HAD: Final = dict.fromkeys(("package", "device"), pl.String)
 _KNOWN: Final = dict.fromkeys((*_ENDS, "party"), pl.String)
 KNOWN: Final = 262_144
+"""Ends of which the party is remembered."""
 _MET: Final = dict.fromkeys(("package", *_ENDS, "first", "last"), pl.String)
 
 

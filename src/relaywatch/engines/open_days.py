@@ -23,7 +23,7 @@ from relaywatch.engines.stretches import DAY_US, MOST_FLOWS, VOLUME_REACH_US, wr
 AT_ONCE: Final = 1_000_000
 """Records taken out in one go, or those of one device where it has more."""
 NEVER: Final = int(np.iinfo(np.int64).min)
-ALWAYS: Final = int(np.iinfo(np.int64).max)
+END_OF_TIME: Final = int(np.iinfo(np.int64).max)
 CLOCK_AHEAD_US: Final = DAY_US
 """How far a record may lie in the future: as far as a time zone that was taken for another."""
 NO_SLOT: Final = -1
@@ -78,13 +78,14 @@ class OpenDays:
         folder: Path,
         lateness_us: int,
         lag_us: int | None,
-        present_us: Callable[[], int] = lambda: ALWAYS,
+        present_us: Callable[[], int] | None = None,
     ) -> None:
         """folder: for the files of records; lag_us: how far a device may lie behind the fleet; None: any far.
 
         present_us: tells the time. No clock runs further ahead of it than records may be out of order.
         """
-        self._registry, self._lateness, self._lag, self._present = registry, lateness_us, lag_us, present_us
+        self._registry, self._lateness, self._lag = registry, lateness_us, lag_us
+        self._present = present_us or (lambda: END_OF_TIME)
         self.flows = PairStore(FLOW, folder / "flows.blocks")
         self.volumes = PairStore(VOLUME, folder / "volumes.blocks")
         self.slots = {name: Growing(empty) for name, empty in SLOT_COLUMNS.items()}
@@ -123,7 +124,7 @@ class OpenDays:
         kept, of = flows[~late], slots[~late]
         self.flows.append(of, kept, self.slots["mirrored"].upto(self._used))
         if len(flows):
-            reached = np.minimum(written, min(self._present() + self._lateness, ALWAYS))
+            reached = np.minimum(written, min(self._present() + self._lateness, END_OF_TIME))
             np.maximum.at(self.high.upto(int(flows["device"].max()) + 1), flows["device"], reached)
         days = written[~late] // DAY_US
         for day in _distinct(days):
@@ -276,7 +277,7 @@ class OpenDays:
         if not len(records):
             return out
         fresh = (day > self.forgotten) & (day > self.closed.upto(int(records["device"].max()) + 1)[records["device"]])
-        fresh &= when <= min(self._present() + CLOCK_AHEAD_US, ALWAYS)
+        fresh &= when <= min(self._present() + CLOCK_AHEAD_US, END_OF_TIME)
         for which in _distinct(day[fresh]):
             rows = np.flatnonzero(fresh & (day == which))
             app = records["app"][rows]
