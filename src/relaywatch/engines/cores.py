@@ -1,8 +1,10 @@
-"""Work on all cores, by threads: kernels and columns let others run meanwhile."""
+"""Work on all cores, by threads: kernels and columns let others run meanwhile. And what it leaves in memory."""
 
 from __future__ import annotations
 
+import ctypes
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,3 +32,14 @@ def on_all_cores(work: Callable[[Given], Made], items: Iterable[Given]) -> Itera
             yield begun.popleft().result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def give_memory_back() -> None:
+    """Let others have the memory that was freed here: glibc keeps what lies between pieces that are still in use.
+
+    After 100 M flows that is a third of a GiB. See malloc_trim(3); elsewhere nothing is done.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)

@@ -19,7 +19,7 @@ from relaywatch.detection.settings import Settings
 from relaywatch.engines import shards
 from relaywatch.engines.cases import Case
 from relaywatch.engines.contacted import installs_of
-from relaywatch.engines.cores import on_all_cores
+from relaywatch.engines.cores import give_memory_back, on_all_cores
 from relaywatch.engines.findings import Directory, Draft, draft_of
 from relaywatch.engines.identities import renamed
 from relaywatch.engines.installs import Installs, Packaged
@@ -40,6 +40,8 @@ DRAFTED_AT_ONCE: Final = 256
 """Cases whose drafts are in memory together; where there are more, each is drafted twice."""
 ROWS_AT_ONCE: Final = 100_000
 """Rows of whole devices, or those of one that has more, judged in one go on each core."""
+GIVEN_BACK_AFTER: Final = 32
+"""Shards after which freed memory is given back."""
 LISTED_NOT_JUDGED: Final = 1_000
 AskInstalls = Callable[[Mapping[Packaged, set[str]]], Installs]
 """What installs contact of the wanted parties, by day and package."""
@@ -102,7 +104,8 @@ def judge(intake: Intake, plan: Hunt) -> Judged:
     """Judge every app, shard by shard, on all cores; only cases are kept."""
     plan.watcher.judging(shards.SHARDS)
     result = Judged()
-    for part, counted in on_all_cores(lambda shard: _judge_shard(shard, intake, plan), range(shards.SHARDS)):
+    judged = on_all_cores(lambda shard: _judge_shard(shard, intake, plan), range(shards.SHARDS))
+    for number, (part, counted) in enumerate(judged, 1):
         result.not_judged += not_judged(counted, intake.registry, ONLY_COUNTED)
         result.not_judged += not_judged(part.silent, intake.registry, NO_BYTES)
         result.cases += part.cases()
@@ -110,6 +113,8 @@ def judge(intake: Intake, plan: Hunt) -> Judged:
         result.duplicates += part.duplicates
         result.unmatched += part.unmatched
         plan.watcher.judged()
+        if number % GIVEN_BACK_AFTER == 0:
+            give_memory_back()
     return result
 
 
