@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from relaywatch.detection.columns import Keys
+from relaywatch.engines.contacted import HELD
 from relaywatch.engines.cores import on_all_cores
 from relaywatch.engines.installs import Installs, Packaged
 from relaywatch.engines.intake import Intake
@@ -231,10 +232,14 @@ def _installs(
         packages = [package for day, package in wanted if day == day_number(place[0])]
         return contacts_in(lake, place, chosen.devices, packages, plan.settings.allowed_destinations)
 
-    for counted, ends in on_all_cores(look, asked):
+    held: list[pl.DataFrame] = []
+    for number, (counted, ends) in enumerate(on_all_cores(look, asked), 1):
         for day, package, devices in counted.iter_rows():
             installs.installed((day, package), devices)
-        installs.contacted(parties.of(ends))
+        held.append(ends)
+        if sum(map(len, held)) > HELD or number == len(asked):
+            installs.contacted(parties.of(pl.concat(held)))
+            held = []
     return installs
 
 
