@@ -46,7 +46,7 @@ class Contacted:
         """Take the contacts of some flows in."""
         packages, _ = self._registry.app_parts(flows["app"])
         known = packages != self._registry.packages.get(NO_APP, 2**32 - 1)
-        self.take(contacts_of(flows, np.flatnonzero(known), packages[known]))
+        self.take(_dialled(flows, np.flatnonzero(known), written_at(flows)[known] // DAY_US, packages[known]))
 
     def take(self, contacts: pl.DataFrame) -> None:
         """Take contacts in, as SCHEMA."""
@@ -109,12 +109,12 @@ class Contacted:
         )
 
 
-def contacts_of(flows: Records, rows: Ints, packages: npt.NDArray[np.uint32]) -> pl.DataFrame:
-    """The contacts of some rows of the flows, as SCHEMA. packages: code of each row's."""
+def _dialled(flows: Records, rows: Ints, days: Ints, packages: npt.NDArray[np.uint32]) -> pl.DataFrame:
+    """The contacts of some rows of the flows, as SCHEMA. days, packages: of each of the rows, the latter as codes."""
     dialled = flows["direction"][rows] != Direction.INBOUND
     own = rows[dialled]
     columns = {
-        "day": (written_at(flows)[own] // DAY_US).astype(np.int32),
+        "day": days[dialled].astype(np.int32),
         "package": packages[dialled],
         **{name: flows[name][own] for name in ("name", "remote")},
         "first": flows["device"][own],
@@ -140,7 +140,7 @@ def installs_of(flows: ShardedTable, registry: Registry, names: Names, wanted: M
         packages = of_app[records["app"][rows]]
         had = {"day": day[rows], "package": packages, "device": records["device"][rows]}
         counted = pl.DataFrame(had).group_by("day", "package").agg(pl.n_unique("device"))
-        return counted, _merged([contacts_of(records, rows, packages)])
+        return counted, _merged([_dialled(records, rows, day[rows], packages)])
 
     for counted, contacts in on_all_cores(look, range(shards.SHARDS)):
         for day, package, devices in counted.iter_rows():

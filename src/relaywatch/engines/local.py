@@ -122,9 +122,10 @@ def _judge_shard(shard: int, intake: Intake, plan: Hunt) -> tuple[Part, Ints]:
     """One shard's part, and the apps of which nothing but bytes of the whole uid is known."""
     flows, volumes, signals = (table.read(shard) for table in (intake.flows, intake.volumes, intake.signals))
     counted = np.setdiff1d(volumes["app"][volumes["flow_id"] < 0], flows["app"]).astype(np.int64)
-    pieces = min(-(-(len(flows) + len(volumes)) // ROWS_AT_ONCE), len(np.unique(flows["device"])))
-    if pieces <= 1:
+    pieces = -(-(len(flows) + len(volumes)) // ROWS_AT_ONCE)
+    if pieces <= 1 or (devices := len(np.unique(flows["device"]))) <= 1:
         return judge_part(flows, volumes, signals, intake.registry, plan.settings, plan.tables), counted
+    pieces = min(pieces, devices)
     parts = []
     for piece in range(pieces):
         own, intervals, context = (
